@@ -1,0 +1,98 @@
+// Package backends knows every place where private keys can live, by name.
+package backends
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/go-viper/mapstructure/v2"
+	"github.com/tink-crypto/tink-go/v2/tink"
+
+	"github.com/zonemint/zonemint/backends/local"
+	"github.com/zonemint/zonemint/signer"
+)
+
+// Config holds the settings of each backend that is configured, by its name.
+type Config map[string]Settings
+
+// Settings are those of one backend, as a configuration file has them. The
+// backend says which there are; others are refused.
+type Settings map[string]any
+
+// Deps is what backends share and no configuration file can hold.
+type Deps struct {
+	AEAD   tink.AEAD    // of the instance key; nil if there is none
+	Logger *slog.Logger // nil means slog.Default()
+}
+
+// opener makes a backend from its settings.
+type opener func(context.Context, Settings, Deps) (signer.Backend, error)
+
+// openers is the table of all backends. A new one gets its line here.
+func openers() map[string]opener {
+	return map[string]opener{
+		"local": openLocal,
+	}
+}
+
+// Names returns the names of all backends, sorted.
+func Names() []string { return slices.Sorted(maps.Keys(openers())) }
+
+// Open connects to the backend of that name. One that has no settings in cfg
+// is opened with its defaults. The caller closes it.
+func Open(ctx context.Context, name string, cfg Config, deps Deps) (signer.Backend, error) {
+	open, ok := openers()[name]
+	if !ok {
+		return nil, unknown(name)
+	}
+	b, err := open(ctx, cfg[name], deps)
+	if err != nil {
+		return nil, fmt.Errorf("backend %s: %w", name, err)
+	}
+	return b, nil
+}
+
+// Check refuses a configuration that names a backend which does not exist.
+func (c Config) Check() error {
+	for _, name := range slices.Sorted(maps.Keys(c)) {
+		if _, ok := openers()[name]; !ok {
+			return unknown(name)
+		}
+	}
+	return nil
+}
+
+func unknown(name string) error {
+	return fmt.Errorf("there is no backend %q, only: %s", name, strings.Join(Names(), ", "))
+}
+
+// decode fills into, a pointer to a struct whose fields carry the names of the
+// settings in "setting" tags. It is strict: unknown names, names in another
+// case and values of another type are errors, which name the setting and not
+// its value.
+func (s Settings) decode(into any) error {
+	dec, err := mapstructure.NewDecoder(&mapstructure.DecoderConfig{
+		Result:      into,
+		TagName:     "setting",
+		ErrorUnused: true,
+		MatchName:   func(key, field string) bool { return key == field },
+	})
+	if err != nil {
+		return err
+	}
+	return dec.Decode(map[string]any(s))
+}
+
+func openLocal(_ context.Context, settings Settings, deps Deps) (signer.Backend, error) {
+	var s struct {
+		Insecure bool `setting:"insecure"`
+	}
+	if err := settings.decode(&s); err != nil {
+		return nil, err
+	}
+	return local.New(deps.AEAD, local.Options{Insecure: s.Insecure, Logger: deps.Logger}), nil
+}
