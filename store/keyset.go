@@ -1,0 +1,97 @@
+package store
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+// Profile says which claims the tokens of a keyset carry.
+type Profile string
+
+// The profiles.
+const (
+	ProfileZone      Profile = "zone"
+	ProfileDataplane Profile = "dataplane"
+	ProfileUser      Profile = "user"
+)
+
+// Distribution says how the verifiers of a keyset learn its keys.
+type Distribution string
+
+// The ways of distribution.
+const (
+	DistributionJWKS     Distribution = "jwks"
+	DistributionKumaSync Distribution = "kuma-sync"
+	DistributionManual   Distribution = "manual"
+)
+
+// Keyset is a named series of signing keys: one purpose, one profile, one
+// algorithm, one policy.
+type Keyset struct {
+	ID           uuid.UUID
+	Name         string
+	Profile      Profile
+	Algorithm    string // of new keys, in the text form of signer.Algorithm
+	Backend      string // of new keys
+	Distribution Distribution
+	Policy       Policy
+	CreatedAt    time.Time
+	UpdatedAt    time.Time
+
+	// PolicyText is Policy as it is stored. Engines read and write it; the MAC
+	// covers its very bytes.
+	PolicyText string
+	Version    int64
+	MAC        []byte
+}
+
+// Policy is what a keyset allows. It is stored as JSON, so that a later version
+// can add to it.
+type Policy struct {
+	// MaxValidFor is the longest lifetime of a token.
+	MaxValidFor Duration `json:"max_valid_for"`
+	// DefaultValidFor is the lifetime of a token whose request says none. Zero:
+	// requests must say one.
+	DefaultValidFor Duration `json:"default_valid_for,omitzero"`
+	// Backdate is by how much iat and nbf lie in the past.
+	Backdate Duration `json:"backdate"`
+}
+
+func (p Policy) encode() (string, error) {
+	b, err := json.Marshal(p)
+	return string(b), err
+}
+
+func decodePolicy(text string) (Policy, error) {
+	var p Policy
+	dec := json.NewDecoder(bytes.NewReader([]byte(text)))
+	// A field that this version does not know may forbid something: refuse to
+	// work with the keyset rather than ignore it.
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&p); err != nil {
+		return Policy{}, fmt.Errorf("policy: %w", err)
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return Policy{}, errors.New("policy: trailing data")
+	}
+	return p, nil
+}
+
+// Duration is a time.Duration that is written as text, "720h0m0s".
+type Duration time.Duration
+
+// MarshalText implements encoding.TextMarshaler.
+func (d Duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d).String()), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (d *Duration) UnmarshalText(b []byte) error {
+	v, err := time.ParseDuration(string(b))
+	*d = Duration(v)
+	return err
+}

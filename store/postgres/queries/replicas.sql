@@ -1,0 +1,16 @@
+-- name: Heartbeat :one
+-- Renews a replica's lease. The answer's clock is read when the row is written.
+WITH beat AS (
+    INSERT INTO replicas (id, name, version, started_at, lease_until, generation, clock_offset_us)
+    VALUES (@id, @name, @version, now(), now() + make_interval(secs => @seconds::float8), @generation, @clock_offset_us)
+    ON CONFLICT (id) DO UPDATE
+    SET lease_until = excluded.lease_until, generation = excluded.generation, clock_offset_us = excluded.clock_offset_us
+)
+SELECT clock_timestamp()::timestamptz AS now, generation FROM installation;
+
+-- name: Leave :exec
+DELETE FROM replicas WHERE id = @id;
+
+-- name: ForgetReplicas :exec
+-- Replicas that ended without leaving, a day after their lease ran out.
+DELETE FROM replicas WHERE lease_until < now() - interval '1 day';

@@ -1,0 +1,49 @@
+-- name: InsertSigningKey :exec
+INSERT INTO signing_keys (id, keyset_id, serial, role, state, algorithm, backend, label, created_at, version, mac)
+VALUES (@id, @keyset_id, @serial, @role, @state, @algorithm, @backend, @label, @created_at, @version, @mac);
+
+-- name: ListLiveSigningKeys :many
+-- What a replica needs to sign and to publish: everything but the ended states.
+SELECT * FROM signing_keys
+WHERE state IN ('creating', 'published', 'active', 'retiring')
+ORDER BY keyset_id, serial;
+
+-- name: ListSigningKeysOfKeyset :many
+SELECT * FROM signing_keys WHERE keyset_id = @keyset_id ORDER BY serial;
+
+-- name: CloseGateOfKeyset :exec
+-- Lets no batch of the key's keyset begin until the end of the transaction, and
+-- waits for those that have begun; see AppendLedger.
+SELECT pg_advisory_xact_lock(hashtextextended(keyset_id::text, 0)) FROM signing_keys WHERE id = @id;
+
+-- name: LockSigningKey :one
+SELECT * FROM signing_keys WHERE id = @id FOR NO KEY UPDATE;
+
+-- name: ClaimSigningKey :one
+-- Takes the lease on a key that is being made, if nobody else holds it. The
+-- fence tells this holder's writes from those of a holder before it.
+UPDATE signing_keys
+SET lease_owner = @owner, lease_fence = lease_fence + 1, lease_until = now() + make_interval(secs => @seconds::float8)
+WHERE id = @id AND state = 'creating'
+  AND (lease_until IS NULL OR lease_until < now() OR lease_owner = @owner)
+RETURNING lease_fence;
+
+-- name: UpdateSigningKey :execrows
+-- The WHERE clause is the state machine: a change that was decided on another
+-- state than the row has, or on an older version of it, changes nothing.
+UPDATE signing_keys
+SET state = @state, ref = @ref, kid = @kid, thumbprint = @thumbprint, public_key = @public_key, reason = @reason,
+    published_at = @published_at, activate_after = @activate_after, activated_at = @activated_at,
+    retired_at = @retired_at, removed_at = @removed_at, version = version + 1, mac = @mac
+WHERE id = @id AND state = @was_state AND version = @was_version AND (@fence::bigint = 0 OR lease_fence = @fence);
+
+-- name: GetLastExpiry :one
+SELECT last_expiry FROM signing_keys WHERE id = @id;
+
+-- name: RaiseLastExpiry :exec
+-- Behind the gate, like every change of a key that may be signing.
+WITH gate AS MATERIALIZED (
+    SELECT k.id, pg_advisory_xact_lock(hashtextextended(k.keyset_id::text, 0)) FROM signing_keys k WHERE k.id = @id
+)
+UPDATE signing_keys SET last_expiry = @expiry FROM gate
+WHERE signing_keys.id = gate.id AND signing_keys.state = 'active' AND signing_keys.last_expiry < @expiry;

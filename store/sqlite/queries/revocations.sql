@@ -1,0 +1,4 @@
+-- name: IsRevoked :one
+SELECT EXISTS (
+    SELECT 1 FROM revocations WHERE keyset_id = @keyset_id AND jti = @jti AND lifted_at IS NULL
+) AS revoked;

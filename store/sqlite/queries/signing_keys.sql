@@ -1,0 +1,37 @@
+-- name: InsertSigningKey :exec
+INSERT INTO signing_keys (id, keyset_id, serial, role, state, algorithm, backend, label, created_at, version, mac)
+VALUES (@id, @keyset_id, @serial, @role, @state, @algorithm, @backend, @label, @created_at, @version, @mac);
+
+-- name: ListLiveSigningKeys :many
+-- What a replica needs to sign and to publish: everything but the ended states.
+SELECT * FROM signing_keys
+WHERE state IN ('creating', 'published', 'active', 'retiring')
+ORDER BY keyset_id, serial;
+
+-- name: ListSigningKeysOfKeyset :many
+SELECT * FROM signing_keys WHERE keyset_id = @keyset_id ORDER BY serial;
+
+-- name: LockSigningKey :one
+SELECT * FROM signing_keys WHERE id = @id;
+
+-- name: ClaimSigningKey :one
+-- Takes the lease on a key that is being made, if nobody else holds it. The
+-- fence tells this holder's writes from those of a holder before it.
+UPDATE signing_keys
+SET lease_owner = @owner, lease_fence = lease_fence + 1, lease_until = sqlc.arg(lease_until)
+WHERE id = @id AND state = 'creating'
+  AND (lease_until IS NULL OR lease_until < sqlc.arg(now) OR lease_owner = @owner)
+RETURNING lease_fence;
+
+-- name: UpdateSigningKey :execrows
+-- The WHERE clause is the state machine: a change that was decided on another
+-- state than the row has, or on an older version of it, changes nothing.
+UPDATE signing_keys
+SET state = @state, ref = @ref, kid = @kid, thumbprint = @thumbprint, public_key = @public_key, reason = @reason,
+    published_at = @published_at, activate_after = @activate_after, activated_at = @activated_at,
+    retired_at = @retired_at, removed_at = @removed_at, version = version + 1, mac = @mac
+WHERE id = @id AND state = @was_state AND version = @was_version AND (CAST(sqlc.arg(fence) AS integer) = 0 OR lease_fence = sqlc.arg(fence));
+
+-- name: RaiseLastExpiry :exec
+UPDATE signing_keys SET last_expiry = @expiry
+WHERE id = @id AND state = 'active' AND last_expiry < @expiry;

@@ -1,0 +1,229 @@
+// Package sqlite is the store's embedded engine, for one process on one
+// machine. It is pure Go: a binary with it needs no cgo.
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/pressly/goose/v3"
+
+	"github.com/zonemint/zonemint/migrations"
+	"github.com/zonemint/zonemint/store"
+	"github.com/zonemint/zonemint/store/sqlite/dbsqlc"
+)
+
+// Options are the optional settings of [Open].
+type Options struct {
+	// Now is the database's clock, time.Now if it is nil: the process and its
+	// embedded database share one.
+	Now func() time.Time
+}
+
+// Engine implements [store.Engine]. It is safe for concurrent use. Writers take
+// turns on one connection; readers have others and do not wait for them.
+type Engine struct {
+	write *sql.DB
+	read  *sql.DB
+	lock  *os.File
+	now   func() time.Time
+}
+
+var _ store.Engine = (*Engine)(nil)
+
+const readers = 4
+
+// Open opens or creates the database file at path. A lock on path + ".lock"
+// keeps a second process out: it would have a second ring, and the two would
+// not learn of each other's changes.
+func Open(ctx context.Context, path string, opts Options) (_ *Engine, err error) {
+	e := &Engine{now: opts.Now}
+	if e.now == nil {
+		e.now = time.Now
+	}
+	defer func() {
+		if err != nil {
+			_ = e.Close()
+		}
+	}()
+	if e.lock, err = lockFile(path + ".lock"); err != nil {
+		return nil, err
+	}
+	if err = create(path); err != nil {
+		return nil, err
+	}
+	if e.write, err = connect(ctx, path, "immediate", 1); err != nil {
+		return nil, err
+	}
+	if e.read, err = connect(ctx, path, "deferred", readers, "query_only(ON)"); err != nil {
+		return nil, err
+	}
+	return e, nil
+}
+
+// create makes the file, if there is none, so that nobody but its owner can read
+// it: it holds encrypted private keys. The files that SQLite puts beside it get
+// the same mode.
+func create(path string) error {
+	f, err := os.OpenFile(filepath.Clean(path), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("sqlite: %w", err)
+	}
+	return f.Close()
+}
+
+// connect opens a pool of connections. WAL lets readers go on while one writes;
+// with synchronous=FULL a commit is on the disk before it is acknowledged,
+// which in WAL mode is not the default of every build.
+func connect(ctx context.Context, path, lockMode string, conns int, more ...string) (*sql.DB, error) {
+	q := url.Values{"_txlock": {lockMode}, "_pragma": append([]string{
+		"busy_timeout(5000)", "journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(ON)", "trusted_schema(OFF)",
+	}, more...)}
+	db, err := sql.Open("sqlite", (&url.URL{Scheme: "file", Opaque: url.PathEscape(path), RawQuery: q.Encode()}).String())
+	if err != nil {
+		return nil, fmt.Errorf("sqlite: %w", err)
+	}
+	db.SetMaxOpenConns(conns)
+	db.SetMaxIdleConns(conns)
+	if err := db.PingContext(ctx); err != nil {
+		_ = db.Close()
+		return nil, fmt.Errorf("sqlite: opening %s: %w", path, interpret(err))
+	}
+	return db, nil
+}
+
+func lockFile(path string) (*os.File, error) {
+	f, err := os.OpenFile(filepath.Clean(path), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("sqlite: %w", err)
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		_ = f.Close()
+		if errors.Is(err, syscall.EWOULDBLOCK) {
+			return nil, fmt.Errorf("sqlite: another zonemint has this database open (%s is locked); "+
+				"stop it first, or use Postgres to run several", path)
+		}
+		return nil, fmt.Errorf("sqlite: locking %s: %w", path, err)
+	}
+	return f, nil
+}
+
+// Migrate brings the schema up to date and returns the names of the migrations
+// that were applied.
+func (e *Engine) Migrate(ctx context.Context) ([]string, error) {
+	provider, err := e.provider()
+	if err != nil {
+		return nil, err
+	}
+	results, err := provider.Up(ctx)
+	var applied []string
+	for _, r := range results {
+		applied = append(applied, r.Source.Path)
+	}
+	if err != nil {
+		return applied, fmt.Errorf("sqlite: migrating: %w", interpret(err))
+	}
+	return applied, nil
+}
+
+// Pending returns the names of the migrations that are yet to be applied.
+func (e *Engine) Pending(ctx context.Context) ([]string, error) {
+	provider, err := e.provider()
+	if err != nil {
+		return nil, err
+	}
+	status, err := provider.Status(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("sqlite: reading the schema's version: %w", interpret(err))
+	}
+	var pending []string
+	for _, s := range status {
+		if s.State == goose.StatePending {
+			pending = append(pending, s.Source.Path)
+		}
+	}
+	return pending, nil
+}
+
+func (e *Engine) provider() (*goose.Provider, error) {
+	files, err := fs.Sub(migrations.SQLite, "sqlite")
+	if err != nil {
+		return nil, err
+	}
+	return goose.NewProvider(goose.DialectSQLite3, e.write, files)
+}
+
+// Close ends all connections.
+func (e *Engine) Close() error {
+	var errs []error
+	for _, db := range []*sql.DB{e.read, e.write} {
+		if db != nil {
+			errs = append(errs, db.Close())
+		}
+	}
+	if e.lock != nil {
+		errs = append(errs, e.lock.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// Linger returns a millisecond: a commit here costs this process, and not a
+// server, the wait for the disk, so under load it pays to share it more widely.
+func (e *Engine) Linger() time.Duration { return 1 * time.Millisecond }
+
+// Update implements [store.Engine].
+func (e *Engine) Update(ctx context.Context, fn func(store.Tx) error) error {
+	return e.inTx(ctx, e.write, fn)
+}
+
+// View implements [store.Engine].
+func (e *Engine) View(ctx context.Context, fn func(store.Tx) error) error {
+	return e.inTx(ctx, e.read, fn)
+}
+
+func (e *Engine) inTx(ctx context.Context, db *sql.DB, fn func(store.Tx) error) error {
+	t, err := db.BeginTx(ctx, nil)
+	if err != nil {
+		return interpret(err)
+	}
+	if err := fn(&tx{q: dbsqlc.New(t), clock: e.clock}); err != nil {
+		_ = t.Rollback() // nothing to add to err
+		return err
+	}
+	return atCommit(t.Commit())
+}
+
+// clock is the database's clock, to the microsecond.
+func (e *Engine) clock() time.Time { return e.now().UTC().Truncate(time.Microsecond) }
+
+// Heartbeat implements [store.Engine].
+func (e *Engine) Heartbeat(ctx context.Context, r store.Replica, ttl time.Duration) (store.Beat, error) {
+	now := e.clock()
+	q := dbsqlc.New(e.write)
+	err := q.Heartbeat(ctx, dbsqlc.HeartbeatParams{
+		ID: r.ID.String(), Name: r.Name, Version: r.Version, StartedAt: now.UnixMicro(), LeaseUntil: now.Add(ttl).UnixMicro(),
+		Generation: r.Generation, ClockOffsetUs: r.ClockOffset.Microseconds(),
+	})
+	if err != nil {
+		return store.Beat{}, interpret(err)
+	}
+	in, err := q.GetInstallation(ctx)
+	return store.Beat{Now: now, Generation: in.Generation}, interpret(err)
+}
+
+// Leave implements [store.Engine].
+func (e *Engine) Leave(ctx context.Context, replica uuid.UUID) error {
+	return interpret(dbsqlc.New(e.write).Leave(ctx, replica.String()))
+}
