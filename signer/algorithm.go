@@ -8,6 +8,7 @@ import (
 	"crypto/rsa"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -106,7 +107,7 @@ func Parse(s string) (Algorithm, error) {
 		return Algorithm{name, t.defaultBits}, nil
 	}
 	for _, bits := range rsaBits {
-		if t.defaultBits != 0 && size == fmt.Sprint(bits) {
+		if t.defaultBits != 0 && size == strconv.Itoa(bits) {
 			return Algorithm{name, bits}, nil
 		}
 	}

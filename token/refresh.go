@@ -109,5 +109,5 @@ func (r *RemoteKeys) retryDelay() time.Duration {
 }
 
 func jitter(d time.Duration, from, to float64) time.Duration {
-	return time.Duration(float64(d) * (from + (to-from)*rand.Float64()))
+	return time.Duration(float64(d) * (from + (to-from)*rand.Float64())) //nolint:gosec // it spreads load, it hides nothing
 }

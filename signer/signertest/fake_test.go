@@ -130,11 +130,11 @@ func TestFakeVisibility(t *testing.T) {
 		if _, err := signer.Create(t.Context(), fake, s); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(window - 1)
+		time.Sleep(window - time.Nanosecond)
 		if refs, err := signer.Find(t.Context(), fake, s); err != nil || len(refs) != 0 {
 			t.Errorf("within the window: %v, %v", refs, err)
 		}
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		if refs, err := signer.Find(t.Context(), fake, s); err != nil || len(refs) != 1 {
 			t.Errorf("after the window: %v, %v", refs, err)
 		}
