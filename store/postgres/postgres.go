@@ -52,6 +52,11 @@ func Open(ctx context.Context, url string, opts Options) (*Engine, error) {
 		cfg.MaxConns = 8
 	}
 	cfg.AfterConnect = checkDurability
+	for name, value := range runtimeParams() {
+		if _, set := cfg.ConnConfig.RuntimeParams[name]; !set {
+			cfg.ConnConfig.RuntimeParams[name] = value
+		}
+	}
 	pool, err := pgxpool.NewWithConfig(ctx, cfg)
 	if err != nil {
 		return nil, fmt.Errorf("postgres: %w", interpret(err))
@@ -61,6 +66,13 @@ func Open(ctx context.Context, url string, opts Options) (*Engine, error) {
 		return nil, fmt.Errorf("postgres: connecting: %w", interpret(err))
 	}
 	return &Engine{pool: pool, raised: map[uuid.UUID]time.Time{}}, nil
+}
+
+// runtimeParams are settings of each connection that the URL may override. A
+// process that freezes in the middle of an administrative act holds the gate of
+// its keyset; the server ends such a transaction before anybody gives up waiting.
+func runtimeParams() map[string]string {
+	return map[string]string{"application_name": "zonemint", "idle_in_transaction_session_timeout": "10s"}
 }
 
 // checkDurability refuses a connection on which a commit may be acknowledged
