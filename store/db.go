@@ -20,7 +20,7 @@ type DB struct {
 // start it binds the database to the instance key that mac belongs to; later it
 // fails with [ErrWrongInstanceKey] if mac belongs to another one.
 func Open(ctx context.Context, engine Engine, mac tink.MAC) (*DB, error) {
-	d := &DB{engine: engine, seal: sealer{mac}}
+	d := &DB{engine: engine, seal: sealer{mac: mac}}
 	in, err := d.installation(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("opening the store: %w", err)
@@ -28,6 +28,7 @@ func Open(ctx context.Context, engine Engine, mac tink.MAC) (*DB, error) {
 	if d.seal.check(keyCheck(in.ID), in.KeyCheck, "") != nil {
 		return nil, ErrWrongInstanceKey
 	}
+	d.seal.installation = in.ID
 	return d, nil
 }
 

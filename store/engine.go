@@ -66,7 +66,8 @@ type Tx interface {
 	// batches that are under way, but not for those that come after it.
 	LockSigningKey(ctx context.Context, id uuid.UUID) (SigningKey, error)
 	// ClaimSigningKey takes the lease on a key in state creating and returns
-	// its fence; ErrConflict if another replica holds it.
+	// its fence; ErrConflict if another replica holds it, which has to be alive
+	// to do so.
 	ClaimSigningKey(ctx context.Context, id, owner uuid.UUID, ttl time.Duration) (int64, error)
 	// UpdateSigningKey writes k, whose Version and MAC are those of the new
 	// row, over the row in state was with the version before. With a fence

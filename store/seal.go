@@ -12,10 +12,18 @@ import (
 // sealer makes and checks the MACs of rows. What a MAC covers is an encoding in
 // which every field has its length, after the name of the table, so no two
 // different rows of any tables have the same encoding.
-type sealer struct{ mac tink.MAC }
+//
+// A MAC is good in one installation only: databases may share an instance key,
+// and a row must not be worth anything when it is copied from one to another.
+type sealer struct {
+	mac          tink.MAC
+	installation uuid.UUID
+}
+
+func (s sealer) covered(e *encoding) []byte { return append(s.installation[:], e.buf...) }
 
 func (s sealer) seal(e *encoding) ([]byte, error) {
-	mac, err := s.mac.ComputeMAC(e.buf)
+	mac, err := s.mac.ComputeMAC(s.covered(e))
 	if err != nil {
 		return nil, fmt.Errorf("computing the MAC of a row: %w", err)
 	}
@@ -23,7 +31,7 @@ func (s sealer) seal(e *encoding) ([]byte, error) {
 }
 
 func (s sealer) check(e *encoding, mac []byte, what string) error {
-	if s.mac.VerifyMAC(mac, e.buf) != nil {
+	if s.mac.VerifyMAC(mac, s.covered(e)) != nil {
 		return fmt.Errorf("%s: %w", what, ErrTampered)
 	}
 	return nil

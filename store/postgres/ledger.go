@@ -40,7 +40,7 @@ func (e *Engine) AppendLedger(ctx context.Context, b store.LedgerBatch) (store.R
 func (e *Engine) append(ctx context.Context, b *store.LedgerBatch, p dbsqlc.AppendLedgerParams) (store.Refused, error) {
 	// The connection comes first and apart: while there is none, nothing was
 	// sent, and the outcome is known.
-	conn, err := e.pool.Acquire(ctx)
+	conn, err := e.vital.Acquire(ctx)
 	if err != nil {
 		return store.Refused{}, interpret(err)
 	}
@@ -91,7 +91,7 @@ func (e *Engine) raise(ctx context.Context, keys []store.KeyUse) error {
 // raiseKey returns what last_expiry of a key is after it, which another replica
 // may have raised far enough.
 func (e *Engine) raiseKey(ctx context.Context, k store.KeyUse) (time.Time, error) {
-	q := dbsqlc.New(e.pool)
+	q := dbsqlc.New(e.vital)
 	last, err := q.GetLastExpiry(ctx, k.ID)
 	if err != nil || !k.MaxExpiry.After(last) {
 		return last, err

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"strings"
 	"sync"
 	"time"
 
@@ -23,7 +24,8 @@ import (
 
 // Options are the optional settings of [Open].
 type Options struct {
-	// MaxConns bounds the connections; 0 is 8. Issuing uses one at a time,
+	// MaxConns bounds the connections; 0 is what pool_max_conns in the URL says,
+	// or 8. Issuing uses one at a time,
 	// whatever the load.
 	MaxConns int32
 }
@@ -31,6 +33,10 @@ type Options struct {
 // Engine implements [store.Engine]. It is safe for concurrent use.
 type Engine struct {
 	pool *pgxpool.Pool
+	// vital is for the ledger and the lease alone: however many requests wait
+	// for the other connections, or for a server that has gone silent on them,
+	// a replica goes on signing, and notices when it cannot.
+	vital *pgxpool.Pool
 
 	mu     sync.Mutex
 	raised map[uuid.UUID]time.Time // what last_expiry is known to be at least
@@ -47,8 +53,10 @@ func Open(ctx context.Context, url string, opts Options) (*Engine, error) {
 		// The parser's own error holds the URL, and so a password.
 		return nil, errors.New("postgres: the database URL cannot be parsed")
 	}
-	cfg.MaxConns = max(opts.MaxConns, 2)
-	if opts.MaxConns == 0 {
+	switch {
+	case opts.MaxConns != 0:
+		cfg.MaxConns = max(opts.MaxConns, 2)
+	case !strings.Contains(url, "pool_max_conns"):
 		cfg.MaxConns = 8
 	}
 	cfg.AfterConnect = checkDurability
@@ -57,6 +65,25 @@ func Open(ctx context.Context, url string, opts Options) (*Engine, error) {
 			cfg.ConnConfig.RuntimeParams[name] = value
 		}
 	}
+	pool, err := connect(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	vital := cfg.Copy()
+	vital.MaxConns = vitalConns
+	e := &Engine{pool: pool, raised: map[uuid.UUID]time.Time{}}
+	if e.vital, err = connect(ctx, vital); err != nil {
+		pool.Close()
+		return nil, err
+	}
+	return e, nil
+}
+
+// vitalConns is one for the ledger's transaction, which there is one of at a
+// time, one for the heartbeat, and one for what is being given up.
+const vitalConns = 3
+
+func connect(ctx context.Context, cfg *pgxpool.Config) (*pgxpool.Pool, error) {
 	pool, err := pgxpool.NewWithConfig(ctx, cfg)
 	if err != nil {
 		return nil, fmt.Errorf("postgres: %w", interpret(err))
@@ -65,7 +92,7 @@ func Open(ctx context.Context, url string, opts Options) (*Engine, error) {
 		pool.Close()
 		return nil, fmt.Errorf("postgres: connecting: %w", interpret(err))
 	}
-	return &Engine{pool: pool, raised: map[uuid.UUID]time.Time{}}, nil
+	return pool, nil
 }
 
 // runtimeParams are settings of each connection that the URL may override. A
@@ -153,6 +180,7 @@ func (e *Engine) provider() (*goose.Provider, error) {
 // Close ends all connections. It waits for transactions that are under way.
 func (e *Engine) Close() error {
 	e.pool.Close()
+	e.vital.Close()
 	return nil
 }
 
@@ -189,7 +217,7 @@ func (e *Engine) inTx(ctx context.Context, opts pgx.TxOptions, fn func(store.Tx)
 
 // Heartbeat implements [store.Engine].
 func (e *Engine) Heartbeat(ctx context.Context, r store.Replica, ttl time.Duration) (store.Beat, error) {
-	row, err := dbsqlc.New(e.pool).Heartbeat(ctx, dbsqlc.HeartbeatParams{
+	row, err := dbsqlc.New(e.vital).Heartbeat(ctx, dbsqlc.HeartbeatParams{
 		ID: r.ID, Name: r.Name, Version: r.Version, Seconds: ttl.Seconds(),
 		Generation: r.Generation, ClockOffsetUs: r.ClockOffset.Microseconds(),
 	})
@@ -201,5 +229,5 @@ func (e *Engine) Heartbeat(ctx context.Context, r store.Replica, ttl time.Durati
 
 // Leave implements [store.Engine].
 func (e *Engine) Leave(ctx context.Context, replica uuid.UUID) error {
-	return interpret(dbsqlc.New(e.pool).Leave(ctx, replica))
+	return interpret(dbsqlc.New(e.vital).Leave(ctx, replica))
 }

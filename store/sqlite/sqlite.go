@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -35,6 +36,7 @@ type Engine struct {
 	write *sql.DB
 	read  *sql.DB
 	lock  *os.File
+	fresh atomic.Bool // nothing has been said yet about who else is alive: nobody
 	now   func() time.Time
 }
 
@@ -47,6 +49,7 @@ const readers = 4
 // not learn of each other's changes.
 func Open(ctx context.Context, path string, opts Options) (_ *Engine, err error) {
 	e := &Engine{now: opts.Now}
+	e.fresh.Store(true)
 	if e.now == nil {
 		e.now = time.Now
 	}
@@ -212,6 +215,13 @@ func (e *Engine) clock() time.Time { return e.now().UTC().Truncate(time.Microsec
 func (e *Engine) Heartbeat(ctx context.Context, r store.Replica, ttl time.Duration) (store.Beat, error) {
 	now := e.clock()
 	q := dbsqlc.New(e.write)
+	if e.fresh.CompareAndSwap(true, false) {
+		// Their leases need not run out: what they left undone is ours now.
+		if err := q.ForgetAllReplicas(ctx); err != nil {
+			e.fresh.Store(true)
+			return store.Beat{}, interpret(err)
+		}
+	}
 	err := q.Heartbeat(ctx, dbsqlc.HeartbeatParams{
 		ID: r.ID.String(), Name: r.Name, Version: r.Version, StartedAt: now.UnixMicro(), LeaseUntil: now.Add(ttl).UnixMicro(),
 		Generation: r.Generation, ClockOffsetUs: r.ClockOffset.Microseconds(),

@@ -72,7 +72,7 @@ func testLease(t *testing.T, h Harness) {
 	w := newWorld(t, h)
 	_, keys := w.keyset(t, "zone", store.RolePrimary)
 	key := keys[0].ID
-	first, second := uuid.New(), uuid.New()
+	first, second := w.replica(t, time.Minute), w.replica(t, time.Minute)
 	claim := func(owner uuid.UUID, ttl time.Duration) (int64, error) {
 		return w.db.ClaimSigningKey(t.Context(), key, owner, ttl)
 	}
@@ -95,6 +95,7 @@ func testLease(t *testing.T, h Harness) {
 		t.Errorf("the claim after the lease ran out has fence %d, the one before had %d", third, again)
 	}
 
+	w.testDeadHolder(t, second)
 	w.wantStale(t, keys[0], fence, again)
 	_, err = w.db.PublishSigningKey(t.Context(), key, third, madeKey(keys[0].Label), someone)
 	noErr(t, err)
@@ -103,6 +104,18 @@ func testLease(t *testing.T, h Harness) {
 	wantErr(t, err, store.ErrConflict) // the key is made
 	_, err = w.db.ClaimSigningKey(t.Context(), uuid.New(), second, time.Minute)
 	wantErr(t, err, store.ErrConflict) // there is no such key
+}
+
+// testDeadHolder wants a lease to be worth nothing whose holder is not alive.
+func (w *world) testDeadHolder(t *testing.T, other uuid.UUID) {
+	t.Helper()
+	_, keys := w.keyset(t, "left-behind", store.RolePrimary)
+	dead := w.replica(t, 20*time.Millisecond)
+	time.Sleep(100 * time.Millisecond)
+	_, err := w.db.ClaimSigningKey(t.Context(), keys[0].ID, dead, time.Minute)
+	noErr(t, err)
+	_, err = w.db.ClaimSigningKey(t.Context(), keys[0].ID, other, time.Minute)
+	noErr(t, err)
 }
 
 // wantStale wants fences to be worth nothing.

@@ -103,6 +103,16 @@ func madeKey(label string) store.Made {
 	}
 }
 
+// replica returns a replica that is alive for ttl.
+func (w *world) replica(t testing.TB, ttl time.Duration) uuid.UUID {
+	t.Helper()
+	id := uuid.New()
+	if _, err := w.db.Heartbeat(t.Context(), store.Replica{ID: id, Name: "replica"}, ttl); err != nil {
+		t.Fatal(err)
+	}
+	return id
+}
+
 func (w *world) claim(t testing.TB, key uuid.UUID) int64 {
 	t.Helper()
 	fence, err := w.db.ClaimSigningKey(t.Context(), key, uuid.New(), time.Minute)

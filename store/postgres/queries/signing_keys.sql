@@ -20,12 +20,14 @@ SELECT pg_advisory_xact_lock(hashtextextended(keyset_id::text, 0)) FROM signing_
 SELECT * FROM signing_keys WHERE id = @id FOR NO KEY UPDATE;
 
 -- name: ClaimSigningKey :one
--- Takes the lease on a key that is being made, if nobody else holds it. The
--- fence tells this holder's writes from those of a holder before it.
+-- Takes the lease on a key that is being made, if nobody else holds it: it has
+-- not run out, and its holder is a replica that is still alive. The fence tells
+-- this holder's writes from those of a holder before it.
 UPDATE signing_keys
 SET lease_owner = @owner, lease_fence = lease_fence + 1, lease_until = now() + make_interval(secs => @seconds::float8)
-WHERE id = @id AND state = 'creating'
-  AND (lease_until IS NULL OR lease_until < now() OR lease_owner = @owner)
+WHERE signing_keys.id = @id AND state = 'creating'
+  AND (signing_keys.lease_until IS NULL OR signing_keys.lease_until < now() OR lease_owner = @owner
+       OR lease_owner NOT IN (SELECT r.id FROM replicas r WHERE r.lease_until >= now()))
 RETURNING lease_fence;
 
 -- name: UpdateSigningKey :execrows

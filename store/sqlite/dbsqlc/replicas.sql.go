@@ -9,6 +9,16 @@ import (
 	"context"
 )
 
+const forgetAllReplicas = `-- name: ForgetAllReplicas :exec
+DELETE FROM replicas
+`
+
+// No other process can have the database open, so whoever is listed has died.
+func (q *Queries) ForgetAllReplicas(ctx context.Context) error {
+	_, err := q.db.ExecContext(ctx, forgetAllReplicas)
+	return err
+}
+
 const forgetReplicas = `-- name: ForgetReplicas :exec
 DELETE FROM replicas WHERE lease_until < ?1
 `

@@ -12,8 +12,9 @@ import (
 const claimSigningKey = `-- name: ClaimSigningKey :one
 UPDATE signing_keys
 SET lease_owner = ?1, lease_fence = lease_fence + 1, lease_until = ?2
-WHERE id = ?3 AND state = 'creating'
-  AND (lease_until IS NULL OR lease_until < ?4 OR lease_owner = ?1)
+WHERE signing_keys.id = ?3 AND state = 'creating'
+  AND (signing_keys.lease_until IS NULL OR signing_keys.lease_until < ?4 OR lease_owner = ?1
+       OR lease_owner NOT IN (SELECT r.id FROM replicas r WHERE r.lease_until >= ?4))
 RETURNING lease_fence
 `
 
@@ -24,8 +25,9 @@ type ClaimSigningKeyParams struct {
 	Now        *int64
 }
 
-// Takes the lease on a key that is being made, if nobody else holds it. The
-// fence tells this holder's writes from those of a holder before it.
+// Takes the lease on a key that is being made, if nobody else holds it: it has
+// not run out, and its holder is a replica that is still alive. The fence tells
+// this holder's writes from those of a holder before it.
 func (q *Queries) ClaimSigningKey(ctx context.Context, arg ClaimSigningKeyParams) (int64, error) {
 	row := q.db.QueryRowContext(ctx, claimSigningKey,
 		arg.Owner,

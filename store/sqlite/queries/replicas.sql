@@ -4,6 +4,10 @@ VALUES (@id, @name, @version, @started_at, @lease_until, @generation, @clock_off
 ON CONFLICT (id) DO UPDATE
 SET lease_until = excluded.lease_until, generation = excluded.generation, clock_offset_us = excluded.clock_offset_us;
 
+-- name: ForgetAllReplicas :exec
+-- No other process can have the database open, so whoever is listed has died.
+DELETE FROM replicas;
+
 -- name: Leave :exec
 DELETE FROM replicas WHERE id = @id;
 

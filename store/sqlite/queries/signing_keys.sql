@@ -15,12 +15,14 @@ SELECT * FROM signing_keys WHERE keyset_id = @keyset_id ORDER BY serial;
 SELECT * FROM signing_keys WHERE id = @id;
 
 -- name: ClaimSigningKey :one
--- Takes the lease on a key that is being made, if nobody else holds it. The
--- fence tells this holder's writes from those of a holder before it.
+-- Takes the lease on a key that is being made, if nobody else holds it: it has
+-- not run out, and its holder is a replica that is still alive. The fence tells
+-- this holder's writes from those of a holder before it.
 UPDATE signing_keys
 SET lease_owner = @owner, lease_fence = lease_fence + 1, lease_until = sqlc.arg(lease_until)
-WHERE id = @id AND state = 'creating'
-  AND (lease_until IS NULL OR lease_until < sqlc.arg(now) OR lease_owner = @owner)
+WHERE signing_keys.id = @id AND state = 'creating'
+  AND (signing_keys.lease_until IS NULL OR signing_keys.lease_until < sqlc.arg(now) OR lease_owner = @owner
+       OR lease_owner NOT IN (SELECT r.id FROM replicas r WHERE r.lease_until >= sqlc.arg(now)))
 RETURNING lease_fence;
 
 -- name: UpdateSigningKey :execrows
