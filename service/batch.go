@@ -1,0 +1,116 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	pb "github.com/zonemint/zonemint/proto/zonemint/v1"
+	"github.com/zonemint/zonemint/service/caller"
+	"github.com/zonemint/zonemint/service/keyring"
+	"github.com/zonemint/zonemint/service/ledger"
+	"github.com/zonemint/zonemint/store"
+)
+
+// batchSigners is how many tokens of a batch are signed at the same time. A
+// backend with fewer sessions bounds it itself.
+const batchSigners = 8
+
+// result is what became of an item of a batch.
+type result struct {
+	issued
+	err error
+}
+
+// issueBatch makes a token for each item, with one row set for all of them.
+func (s *Service) issueBatch(ctx context.Context, who caller.Caller, items []*pb.IssueTokensItem) []result {
+	results := make([]result, len(items))
+	all := make([]int, len(items))
+	for i := range all {
+		all[i] = i
+	}
+	s.tryBatch(ctx, who, items, all, results)
+	var again []int
+	for i := range results {
+		if errors.Is(results[i].err, ledger.ErrKeyRefused) {
+			again = append(again, i)
+		}
+	}
+	if len(again) > 0 && s.ring.Refresh(ctx) == nil {
+		s.tryBatch(ctx, who, items, again, results)
+	}
+	for i := range results {
+		_ = s.noted(who, results[i].err)
+	}
+	return results
+}
+
+// tryBatch issues the items with the given indexes and sets their results.
+func (s *Service) tryBatch(ctx context.Context, who caller.Caller, items []*pb.IssueTokensItem, indexes []int, results []result) {
+	ring := s.ring.Load()
+	begun := make([]*pending, 0, len(indexes))
+	at := make([]int, 0, len(indexes))
+	rows := make([]store.Issuance, 0, len(indexes))
+	for _, i := range indexes {
+		p, err := s.beginItem(ring, who, items[i])
+		results[i] = result{err: err}
+		if err == nil {
+			begun, at, rows = append(begun, p), append(at, i), append(rows, p.row)
+		}
+	}
+	if len(begun) == 0 {
+		return
+	}
+	ticket, err := s.ledger.Submit(rows)
+	if err != nil {
+		for _, i := range at {
+			results[i].err = err
+		}
+		return
+	}
+	signAll(ctx, begun, at, results)
+	rowErrs, err := ticket.Wait(ctx)
+	for n, i := range at {
+		switch {
+		case err != nil:
+			results[i] = result{err: err}
+		case rowErrs != nil && rowErrs[n] != nil:
+			results[i] = result{err: fmt.Errorf("recording: %w", rowErrs[n])}
+		}
+	}
+}
+
+func (s *Service) beginItem(ring *keyring.Snapshot, who caller.Caller, item *pb.IssueTokensItem) (*pending, error) {
+	zone := item.GetZone()
+	if zone == nil {
+		return nil, &invalid{"profile", "say which token is wanted, for example \"zone\""}
+	}
+	if err := s.validator.Validate(zone); err != nil {
+		return nil, err
+	}
+	d, err := zoneDraft(ring, who, wishOf(zone))
+	if err != nil {
+		return nil, err
+	}
+	return s.begin(who, d)
+}
+
+// signAll signs tokens side by side and sets their results.
+func signAll(ctx context.Context, begun []*pending, at []int, results []result) {
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	for range min(batchSigners, len(begun)) {
+		wg.Go(func() {
+			for n := int(next.Add(1)) - 1; n < len(begun); n = int(next.Add(1)) - 1 {
+				out, err := begun[n].sign(ctx)
+				if err != nil {
+					err = fmt.Errorf("signing with %s: %w", begun[n].key.KID, err)
+				}
+				results[at[n]] = result{out, err}
+			}
+		})
+	}
+	wg.Wait()
+}

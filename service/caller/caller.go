@@ -1,0 +1,138 @@
+package caller
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/zonemint/zonemint/store"
+)
+
+// ErrForbidden: the caller is known but may not do this. The text says what and
+// is meant for the caller.
+var ErrForbidden = errors.New("forbidden")
+
+// Caller is who makes a request, and the bounds of what it may do. The zero
+// Caller may do nothing.
+type Caller struct {
+	// Name is how the ledger and the audit name the caller: "api-token/<id>".
+	Name string
+	// Token is what the caller showed.
+	Token store.APIToken
+}
+
+func fromToken(t store.APIToken) Caller {
+	return Caller{Name: "api-token/" + t.ID.String(), Token: t}
+}
+
+// TokenID returns the ID of the caller's API token.
+func (c Caller) TokenID() uuid.UUID { return c.Token.ID }
+
+// has says whether the caller has one of the roles.
+func (c Caller) has(roles []Role) bool {
+	return slices.ContainsFunc(c.Token.Roles, func(r string) bool { return slices.Contains(roles, Role(r)) })
+}
+
+// MayCall checks a method against the table.
+func (c Caller) MayCall(methods map[string][]Role, method string) error {
+	roles := methods[method]
+	if !c.has(roles) {
+		return fmt.Errorf("%w: %s needs one of the roles %v", ErrForbidden, strings.TrimPrefix(method, "/"), roles)
+	}
+	return nil
+}
+
+// MaySee checks that a keyset is within the caller's bounds.
+func (c Caller) MaySee(keyset string) error {
+	if !within(c.Token.Keysets, keyset) {
+		return fmt.Errorf("%w: this API token is not for keyset %q", ErrForbidden, keyset)
+	}
+	return nil
+}
+
+// Unbounded checks that the caller is not narrowed to keysets, zones or
+// scopes. Acts that reach beyond a single keyset need it.
+func (c Caller) Unbounded() error {
+	t := c.Token
+	if len(t.Keysets) != 0 || len(t.Zones) != 0 || len(t.Scopes) != 0 || t.MaxValidFor != 0 {
+		return fmt.Errorf("%w: this needs an API token that is not narrowed", ErrForbidden)
+	}
+	return nil
+}
+
+// MayIssue checks a zone token against the caller's bounds.
+func (c Caller) MayIssue(keyset, zone string, scopes []string, validFor time.Duration) error {
+	if err := c.MaySee(keyset); err != nil {
+		return err
+	}
+	if len(c.Token.Zones) != 0 && !slices.ContainsFunc(c.Token.Zones, func(p string) bool { return matches(p, zone) }) {
+		return fmt.Errorf("%w: this API token is not for zone %q", ErrForbidden, zone)
+	}
+	for _, s := range scopes {
+		if !within(c.Token.Scopes, s) {
+			return fmt.Errorf("%w: this API token is not for scope %q", ErrForbidden, s)
+		}
+	}
+	if most := c.Token.MaxValidFor; most != 0 && validFor > most {
+		return fmt.Errorf("%w: this API token issues tokens for %s at the most, not for %s", ErrForbidden, most, validFor)
+	}
+	return nil
+}
+
+// MayGrant checks that a new API token is within the caller's own bounds.
+// Without it, a narrowed administrator could make itself a wider token.
+func (c Caller) MayGrant(t store.APIToken) error {
+	own := c.Token
+	switch {
+	case !covers(own.Keysets, t.Keysets, func(p, v string) bool { return p == v }):
+		return fmt.Errorf("%w: the new token would reach keysets that yours does not", ErrForbidden)
+	case !covers(own.Zones, t.Zones, covered):
+		return fmt.Errorf("%w: the new token would reach zones that yours does not", ErrForbidden)
+	case !covers(own.Scopes, t.Scopes, func(p, v string) bool { return p == v }):
+		return fmt.Errorf("%w: the new token would reach scopes that yours does not", ErrForbidden)
+	case own.MaxValidFor != 0 && (t.MaxValidFor == 0 || t.MaxValidFor > own.MaxValidFor):
+		return fmt.Errorf("%w: the new token could issue for longer than yours", ErrForbidden)
+	}
+	return nil
+}
+
+// within says whether v is allowed by a list in which none means all.
+func within(list []string, v string) bool { return len(list) == 0 || slices.Contains(list, v) }
+
+// matches says whether a zone matches an exact name or a prefix with a "*".
+func matches(pattern, zone string) bool {
+	if p, ok := strings.CutSuffix(pattern, "*"); ok {
+		return strings.HasPrefix(zone, p)
+	}
+	return pattern == zone
+}
+
+// covered says whether every zone that inner matches is matched by outer.
+func covered(outer, inner string) bool {
+	if p, ok := strings.CutSuffix(inner, "*"); ok {
+		o, wide := strings.CutSuffix(outer, "*")
+		return wide && strings.HasPrefix(p, o)
+	}
+	return matches(outer, inner)
+}
+
+// covers says whether each of inner is allowed by one of outer, where an empty
+// list is everything.
+func covers(outer, inner []string, allows func(outer, inner string) bool) bool {
+	if len(outer) == 0 {
+		return true
+	}
+	if len(inner) == 0 {
+		return false
+	}
+	for _, v := range inner {
+		if !slices.ContainsFunc(outer, func(p string) bool { return allows(p, v) }) {
+			return false
+		}
+	}
+	return true
+}

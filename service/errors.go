@@ -1,0 +1,145 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"strings"
+
+	"buf.build/go/protovalidate"
+	"connectrpc.com/connect"
+
+	"github.com/zonemint/zonemint/service/caller"
+	"github.com/zonemint/zonemint/service/keyring"
+	"github.com/zonemint/zonemint/service/ledger"
+	"github.com/zonemint/zonemint/signer"
+	"github.com/zonemint/zonemint/store"
+	"github.com/zonemint/zonemint/token"
+)
+
+// invalid is a fault of the request that no rule in the schema can express. Its
+// text is meant for the caller.
+type invalid struct{ field, reason string }
+
+func (e *invalid) Error() string { return e.field + ": " + e.reason }
+
+// answer is how a class of errors looks from outside. Without a text of its own
+// the error's text is shown, which only classes made for the caller have.
+type answer struct {
+	is   error
+	code connect.Code
+	text string
+}
+
+// answers is the one mapping from errors to what callers see. The first match
+// counts. What it does not list is an internal error.
+func answers() []answer {
+	return []answer{
+		{caller.ErrUnauthenticated, connect.CodeUnauthenticated, ""},
+		{caller.ErrForbidden, connect.CodePermissionDenied, ""},
+		{keyring.ErrNoKeyset, connect.CodeNotFound, ""},
+		{keyring.ErrNoActiveKey, connect.CodeFailedPrecondition, ""},
+
+		{errKumaNotJSON, connect.CodeInvalidArgument, ""},
+		{errKumaContentType, connect.CodeInvalidArgument, ""},
+
+		{ledger.ErrCallerRefused, connect.CodeUnauthenticated, "the API token was revoked or has expired"},
+		{ledger.ErrKeyRefused, connect.CodeUnavailable, "the signing key was replaced meanwhile; try again"},
+		{ledger.ErrBusy, connect.CodeResourceExhausted, "too many requests are waiting; try again later"},
+		{ledger.ErrClosed, connect.CodeUnavailable, "this replica is shutting down; try again"},
+		{errNoLease, connect.CodeUnavailable, "this replica has lost touch with the database; try again"},
+
+		{store.ErrFull, connect.CodeResourceExhausted, "the database has no space left; nothing was issued or changed"},
+		{store.ErrUnknownOutcome, connect.CodeUnavailable, "the connection to the database was lost; try again"},
+		{store.ErrUnavailable, connect.CodeUnavailable, "the database does not answer; try again later"},
+		{store.ErrTampered, connect.CodeInternal, "a database row does not match its MAC; the server's log says which"},
+		{store.ErrExists, connect.CodeAlreadyExists, "it exists already"},
+		{store.ErrNotFound, connect.CodeNotFound, "there is no such thing"},
+		{store.ErrConflict, connect.CodeAborted, "it was changed by somebody else meanwhile; try again"},
+		{store.ErrRejected, connect.CodeInvalidArgument, "the database refused a value of the request"},
+
+		{token.ErrRevocationsUnavailable, connect.CodeUnavailable, "it is not known whether the token was revoked; try again later"},
+
+		{context.Canceled, connect.CodeCanceled, "the request was cancelled"},
+		{context.DeadlineExceeded, connect.CodeDeadlineExceeded, "the deadline has passed"},
+	}
+}
+
+// backendAnswer is the same for the kinds of failure that backends have.
+func backendAnswer(c signer.Code) answer {
+	switch c {
+	case signer.Unavailable, signer.Closed:
+		return answer{code: connect.CodeUnavailable, text: "the signing backend does not answer; try again later"}
+	case signer.Throttled:
+		return answer{code: connect.CodeResourceExhausted, text: "the signing backend is overloaded; try again later"}
+	case signer.Canceled:
+		return answer{code: connect.CodeCanceled, text: "the request was cancelled"}
+	case signer.Unsupported:
+		return answer{code: connect.CodeFailedPrecondition, text: "the signing backend does not support this algorithm"}
+	case signer.Denied, signer.NotFound, signer.Misconfigured:
+		return answer{code: connect.CodeFailedPrecondition, text: "the signing backend refused; the server's log says why"}
+	case signer.Corrupt:
+		return answer{code: connect.CodeInternal, text: "the signing backend returned a wrong signature; nothing was issued"}
+	default:
+		return answer{code: connect.CodeInternal, text: "the signing backend failed; the server's log says why"}
+	}
+}
+
+// explain says how an error looks from outside.
+func explain(err error) (connect.Code, string) {
+	if e, ok := errors.AsType[*invalid](err); ok {
+		return connect.CodeInvalidArgument, e.Error()
+	}
+	if e, ok := errors.AsType[*kumaInvalid](err); ok {
+		return connect.CodeInvalidArgument, e.Error()
+	}
+	if e, ok := errors.AsType[*protovalidate.ValidationError](err); ok {
+		return connect.CodeInvalidArgument, violations(e)
+	}
+	if e, ok := errors.AsType[*signer.Error](err); ok {
+		a := backendAnswer(e.Code)
+		return a.code, a.text
+	}
+	for _, a := range answers() {
+		if errors.Is(err, a.is) {
+			if a.text == "" {
+				return a.code, err.Error()
+			}
+			return a.code, a.text
+		}
+	}
+	return connect.CodeInternal, "internal error; the server's log has the cause beside the request ID"
+}
+
+// violations says what is wrong with a request, field by field.
+func violations(e *protovalidate.ValidationError) string {
+	texts := make([]string, 0, len(e.Violations))
+	for _, v := range e.Violations {
+		text := v.Proto.GetMessage()
+		if path := protovalidate.FieldPathString(v.Proto.GetField()); path != "" {
+			text = path + ": " + text
+		}
+		texts = append(texts, text)
+	}
+	return strings.Join(texts, "; ")
+}
+
+// edge turns an error into what may leave the process. The cause goes to the
+// log, beside the request's ID.
+func (s *Service) edge(ctx context.Context, method, request string, who caller.Caller, err error) *connect.Error {
+	code, text := explain(err)
+	s.logFault(ctx, method, request, who, code, err)
+	out := connect.NewError(code, errors.New(text))
+	out.Meta().Set(requestIDHeader, request)
+	return out
+}
+
+func (s *Service) logFault(ctx context.Context, method, request string, who caller.Caller, code connect.Code, err error) {
+	level := slog.LevelInfo
+	switch code {
+	case connect.CodeInternal, connect.CodeUnavailable, connect.CodeResourceExhausted, connect.CodeFailedPrecondition:
+		level = slog.LevelError
+	}
+	s.log.Log(ctx, level, "request failed", slog.String("method", method), slog.String("request_id", request),
+		slog.String("caller", who.Name), slog.String("code", code.String()), slog.Any("error", err))
+}

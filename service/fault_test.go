@@ -1,0 +1,290 @@
+package service_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+	"github.com/google/uuid"
+
+	pb "github.com/zonemint/zonemint/proto/zonemint/v1"
+	"github.com/zonemint/zonemint/service/ledger"
+	"github.com/zonemint/zonemint/signer"
+	"github.com/zonemint/zonemint/signer/signertest"
+	"github.com/zonemint/zonemint/store"
+)
+
+// wantNothing checks that a failed call gave nothing away: no token, and no
+// cause.
+func wantNothing(t *testing.T, resp *pb.IssueZoneTokenResponse, err error, code connect.Code) {
+	t.Helper()
+	wantCode(t, err, code)
+	if resp != nil || strings.Contains(fmt.Sprint(err), canary) || strings.Contains(fmt.Sprint(err), "injected") {
+		t.Errorf("%v, %v", resp, err)
+	}
+}
+
+func TestDatabaseDown(t *testing.T) {
+	w := newWorld(t)
+	now := &clock{}
+	cfg := w.config()
+	cfg.Now = now.now
+	s := w.start(t, cfg, zoneKeyset())
+	must(s.issue(t, s.admin))
+	w.engine.cut()
+	for _, c := range s.wires(s.admin) {
+		resp, err := c.tokens.IssueZoneToken(t.Context(), &pb.IssueZoneTokenRequest{Zone: "west", ValidFor: hour()})
+		wantNothing(t, resp, err, connect.CodeUnavailable)
+		_, err = c.callers.WhoAmI(t.Context(), &pb.WhoAmIRequest{})
+		wantCode(t, err, connect.CodeUnavailable)
+	}
+	if got := s.private("/healthz/ready").Code; got != 200 {
+		t.Errorf("within the lease: ready says %d", got)
+	}
+
+	now.set(31 * time.Second)
+	resp, body := s.get(t, "/keysets/zone/jwks.json")
+	if resp.StatusCode != 200 || resp.Header.Get("Cache-Control") != "public, max-age=0" || !strings.Contains(body, `"kid":"zone-1-`) {
+		t.Errorf("after the lease: %d %v %s", resp.StatusCode, resp.Header, body)
+	}
+	if ready := s.private("/healthz/ready"); ready.Code != 503 || strings.Contains(ready.Body.String(), canary) {
+		t.Errorf("after the lease: ready says %d %s", ready.Code, ready.Body)
+	}
+	if live := s.private("/healthz/live"); live.Code != 200 {
+		t.Errorf("live says %d", live.Code)
+	}
+	issued, err := s.issue(t, s.admin)
+	wantNothing(t, issued, err, connect.CodeUnavailable)
+
+	w.engine.reconnect()
+	now.set(0)
+	if _, err := s.issue(t, s.admin); err != nil || s.private("/healthz/ready").Code != 200 {
+		t.Errorf("back again: %v, ready says %d", err, s.private("/healthz/ready").Code)
+	}
+}
+
+// A replica whose lease has run out does not sign, even if the database would
+// take the row.
+func TestNoLeaseNoToken(t *testing.T) {
+	w := newWorld(t)
+	now := &clock{}
+	cfg := w.config()
+	cfg.Now = now.now
+	cfg.LeaseTTL = time.Hour // the next heartbeat is ten minutes away
+	s := w.start(t, cfg, zoneKeyset())
+	now.set(time.Hour + time.Second)
+	resp, err := s.issue(t, s.apiTokenFor(t, 48*time.Hour))
+	wantNothing(t, resp, err, connect.CodeUnavailable)
+	if !strings.Contains(fmt.Sprint(err), "lost touch") {
+		t.Error(err)
+	}
+}
+
+func TestTheLeaseIsRenewed(t *testing.T) {
+	w := newWorld(t)
+	cfg := w.config()
+	cfg.LeaseTTL = 600 * time.Millisecond
+	s := w.start(t, cfg, zoneKeyset())
+	time.Sleep(700 * time.Millisecond)
+	if _, err := s.issue(t, s.admin); err != nil {
+		t.Error(err)
+	}
+	w.engine.cut()
+	eventually(t, "the lease runs out", func() bool { return s.private("/healthz/ready").Code == 503 })
+	w.engine.reconnect()
+	eventually(t, "it comes back", func() bool { return s.private("/healthz/ready").Code == 200 })
+	for _, text := range []string{"lost touch with the database", "back in touch with the database"} {
+		if n := strings.Count(w.log.String(), `"msg":"`+text); n != 1 {
+			t.Errorf("%q is logged %d times", text, n)
+		}
+	}
+}
+
+func TestLedgerFails(t *testing.T) {
+	w := newWorld(t)
+	fake := signertest.NewFake(t, signertest.FakeOptions{})
+	w.backends["local"] = fake
+	s := w.start(t, w.config(), zoneKeyset())
+	for cause, code := range map[error]connect.Code{
+		store.ErrUnavailable: connect.CodeUnavailable, store.ErrUnknownOutcome: connect.CodeUnavailable,
+		store.ErrFull: connect.CodeResourceExhausted, store.ErrRejected: connect.CodeInvalidArgument, errors.New("x"): connect.CodeInternal,
+	} {
+		err := fmt.Errorf("%w: %s", cause, canary)
+		w.engine.ledger.Store(&err)
+		signed := fake.Calls(signertest.OpSign)
+		resp, ierr := s.issue(t, s.admin)
+		wantNothing(t, resp, ierr, code)
+		if fake.Calls(signertest.OpSign) != signed+1 {
+			t.Errorf("%v: no signature was made", cause)
+		}
+		batch := must(s.as(s.admin).tokens.IssueTokens(t.Context(), &pb.IssueTokensRequest{Items: []*pb.IssueTokensItem{zoneItem("a"), zoneItem("b")}}))
+		for _, r := range batch.GetResults() {
+			if r.GetToken() != nil || r.GetError().GetCode() != code.String() || strings.Contains(r.String(), canary) {
+				t.Errorf("%v: an item got %v", cause, r)
+			}
+		}
+	}
+	w.engine.reconnect()
+	if _, err := s.issue(t, s.admin); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestBackendFails(t *testing.T) {
+	w := newWorld(t)
+	fake := signertest.NewFake(t, signertest.FakeOptions{})
+	w.backends["local"] = fake
+	rec := &recorder{Store: w.db}
+	cfg := w.config()
+	cfg.Recorder = rec
+	s := w.start(t, cfg, zoneKeyset())
+	for code, want := range map[signer.Code]connect.Code{
+		signer.Unavailable: connect.CodeUnavailable, signer.Throttled: connect.CodeResourceExhausted,
+		signer.NotFound: connect.CodeFailedPrecondition, signer.Denied: connect.CodeFailedPrecondition, signer.Unknown: connect.CodeInternal,
+	} {
+		fake.Inject(signertest.Fault{Op: signertest.OpSign, Err: signertest.Fail(code)})
+		resp, err := s.issue(t, s.admin)
+		wantNothing(t, resp, err, want)
+		fake.Heal()
+		// The row is there and binds nobody.
+		if row, err := s.db.Issuance(t.Context(), rec.lastJTI()); err != nil || row.Subject != "west" {
+			t.Errorf("%s: the row is %+v, %v", code, row, err)
+		}
+	}
+	fake.Inject(signertest.Fault{Op: signertest.OpSign, Times: 1, Mangle: true})
+	resp, err := s.issue(t, s.admin)
+	wantNothing(t, resp, err, connect.CodeInternal)
+
+	// One item of three.
+	fake.Inject(signertest.Fault{Op: signertest.OpSign, Times: 1, Err: signertest.Fail(signer.Unavailable)})
+	batch := must(s.as(s.admin).tokens.IssueTokens(t.Context(), &pb.IssueTokensRequest{Items: []*pb.IssueTokensItem{zoneItem("a"), zoneItem("b"), zoneItem("c")}}))
+	failed := 0
+	for _, r := range batch.GetResults() {
+		if r.GetError().GetCode() == "unavailable" {
+			failed++
+		}
+	}
+	if failed != 1 {
+		t.Errorf("%d of three items failed: %v", failed, batch)
+	}
+	if resp, body := s.get(t, "/keysets/zone/jwks.json"); resp.StatusCode != 200 || !strings.Contains(body, "zone-2-") {
+		t.Errorf("JWK set: %d %s", resp.StatusCode, body)
+	}
+}
+
+// recorder is a ledger that refuses keys, and remembers what it was given.
+type recorder struct {
+	ledger.Store
+	refuse atomic.Int64 // so many more transactions
+	calls  atomic.Int64
+	last   atomic.Pointer[uuid.UUID]
+}
+
+func (r *recorder) Record(ctx context.Context, at store.Link, rows []store.Issuance) (store.Link, store.Refused, error) {
+	r.calls.Add(1)
+	jti := rows[0].JTI
+	r.last.Store(&jti)
+	if r.refuse.Add(-1) >= 0 {
+		return at, store.Refused{Keys: []uuid.UUID{rows[0].KeyID}}, nil
+	}
+	return r.Store.Record(ctx, at, rows)
+}
+
+func (r *recorder) lastJTI() uuid.UUID { return *r.last.Load() }
+
+func TestKeyRefused(t *testing.T) {
+	w := newWorld(t)
+	rec := &recorder{Store: w.db}
+	cfg := w.config()
+	cfg.Recorder = rec
+	s := w.start(t, cfg, zoneKeyset())
+	batch := &pb.IssueTokensRequest{Items: []*pb.IssueTokensItem{zoneItem("a"), zoneItem("b")}}
+
+	// Another replica changes the ring, this one hears of it by the refusal.
+	other := w.start(t, w.config(), &pb.Keyset{Name: "zone/eu", Profile: pb.Profile_PROFILE_ZONE, Algorithm: "ES256"})
+	if _, err := other.issue(t, w.admin); err != nil {
+		t.Fatal(err)
+	}
+	rec.refuse.Store(1)
+	if resp, err := s.issue(t, s.admin); err != nil || resp.GetToken() == "" || rec.calls.Load() != 2 {
+		t.Errorf("refused once: %v after %d transactions", err, rec.calls.Load())
+	}
+	if resp, _ := s.get(t, "/keysets/zone/eu/jwks.json"); resp.StatusCode != 200 {
+		t.Error("the ring was not refreshed")
+	}
+	rec.refuse.Store(1)
+	for i, r := range must(s.as(s.admin).tokens.IssueTokens(t.Context(), batch)).GetResults() {
+		if r.GetToken() == nil {
+			t.Errorf("refused once: item %d: %v", i, r.GetError())
+		}
+	}
+
+	rec.refuse.Store(1000)
+	rec.calls.Store(0)
+	resp, err := s.issue(t, s.admin)
+	wantNothing(t, resp, err, connect.CodeUnavailable)
+	if rec.calls.Load() != 2 {
+		t.Errorf("%d transactions, want one retry", rec.calls.Load())
+	}
+	for i, r := range must(s.as(s.admin).tokens.IssueTokens(t.Context(), batch)).GetResults() {
+		if r.GetError().GetCode() != "unavailable" {
+			t.Errorf("refused for ever: item %d: %v", i, r)
+		}
+	}
+	// With the database down there is no new ring either.
+	rec.refuse.Store(1)
+	cut := fmt.Errorf("%w: %s", store.ErrUnavailable, canary)
+	w.engine.fail.Store(&cut)
+	resp, err = s.issue(t, s.admin)
+	wantNothing(t, resp, err, connect.CodeUnavailable)
+}
+
+// A caller that leaves gets nothing and aborts nothing.
+func TestCallerLeaves(t *testing.T) {
+	w := newWorld(t)
+	fake := signertest.NewFake(t, signertest.FakeOptions{})
+	w.backends["local"] = fake
+	s := w.start(t, w.config(), zoneKeyset())
+	fake.Inject(signertest.Fault{Op: signertest.OpSign, Times: 1, Delay: time.Hour})
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	start := time.Now()
+	resp, err := s.as(s.admin).tokens.IssueZoneToken(ctx, &pb.IssueZoneTokenRequest{Zone: "west", ValidFor: hour()})
+	if resp != nil || err == nil || time.Since(start) > 3*time.Second {
+		t.Errorf("%v after %s", err, time.Since(start))
+	}
+	if _, err := s.issue(t, s.admin); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestTokensAreStampedByTheDatabasesClock(t *testing.T) {
+	for _, off := range []time.Duration{30 * time.Second, -30 * time.Second} {
+		w := newWorld(t)
+		now := &clock{}
+		now.set(off)
+		cfg := w.config()
+		cfg.Now = now.now
+		s := w.start(t, cfg, zoneKeyset())
+		resp := must(s.issue(t, s.admin))
+		row := must(s.db.Issuance(t.Context(), uuid.MustParse(resp.GetJti())))
+		if skew := time.Since(row.IssuedAt); skew < -2*time.Second || skew > 2*time.Second {
+			t.Errorf("clock wrong by %s: stamped %s ago", off, skew)
+		}
+		if left := time.Until(resp.GetExpiresAt().AsTime()); left < time.Hour-3*time.Second || left > time.Hour {
+			t.Errorf("clock wrong by %s: expires in %s", off, left)
+		}
+		if ms := int64(row.JTI[0])<<40 | int64(row.JTI[1])<<32 | int64(row.JTI[2])<<24 | int64(row.JTI[3])<<16 | int64(row.JTI[4])<<8 | int64(row.JTI[5]); ms != row.IssuedAt.UnixMilli() {
+			t.Errorf("the jti is of %d, the token of %d", ms, row.IssuedAt.UnixMilli())
+		}
+		verified, err := s.as(s.admin).tokens.VerifyToken(t.Context(), &pb.VerifyTokenRequest{Token: resp.GetToken()})
+		if err != nil || !verified.GetValid() {
+			t.Errorf("%v, %v", verified, err)
+		}
+	}
+}

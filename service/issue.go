@@ -1,0 +1,210 @@
+package service
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/zonemint/zonemint/service/caller"
+	"github.com/zonemint/zonemint/service/keyring"
+	"github.com/zonemint/zonemint/service/ledger"
+	"github.com/zonemint/zonemint/store"
+	"github.com/zonemint/zonemint/token"
+)
+
+// draft is a token that may be issued: the policy has been asked, and only the
+// key, the time and the ID are missing.
+type draft struct {
+	keyset   *keyring.Keyset
+	subject  string
+	scopes   string // as the ledger has them, a JSON array
+	validFor time.Duration
+	// input appends the encoded header and payload.
+	input func(dst []byte, header string, r token.Registered) []byte
+}
+
+// issued is a token that is signed and recorded.
+type issued struct {
+	token     string
+	jti       string
+	kid       string
+	expiresAt time.Time
+}
+
+// pending is a token that is on its way: its row has been handed in, its
+// signature is yet to be made.
+type pending struct {
+	draft
+	key    *keyring.Active
+	row    store.Issuance
+	claims token.Registered
+}
+
+// issue makes one token. The signature and the ledger row are made at the same
+// time, and the token is returned only when both are done.
+func (s *Service) issue(ctx context.Context, who caller.Caller, drafted func(*keyring.Snapshot) (draft, error)) (issued, error) {
+	out, err := s.tryIssue(ctx, who, drafted)
+	if !errors.Is(err, ledger.ErrKeyRefused) {
+		return out, s.noted(who, err)
+	}
+	// The key was replaced and this replica has not heard of it yet. With the
+	// new ring it is another token: another key, another ID, another row.
+	if err := s.ring.Refresh(ctx); err != nil {
+		return issued{}, err
+	}
+	out, err = s.tryIssue(ctx, who, drafted)
+	return out, s.noted(who, err)
+}
+
+// noted makes the next request look the caller up again, if the database was
+// seen to refuse it.
+func (s *Service) noted(who caller.Caller, err error) error {
+	if errors.Is(err, ledger.ErrCallerRefused) {
+		s.callers.Forget(who.TokenID())
+	}
+	return err
+}
+
+func (s *Service) tryIssue(ctx context.Context, who caller.Caller, drafted func(*keyring.Snapshot) (draft, error)) (issued, error) {
+	d, err := drafted(s.ring.Load())
+	if err != nil {
+		return issued{}, err
+	}
+	p, err := s.begin(who, d)
+	if err != nil {
+		return issued{}, err
+	}
+	ticket, err := s.ledger.Submit([]store.Issuance{p.row})
+	if err != nil {
+		return issued{}, err
+	}
+	out, signErr := p.sign(ctx)
+	rowErrs, waitErr := ticket.Wait(ctx)
+	switch {
+	case rowErrs != nil: // first: a key that was replaced may be gone from its backend too
+		return issued{}, fmt.Errorf("recording: %w", rowErrs[0])
+	case signErr != nil:
+		return issued{}, fmt.Errorf("signing with %s: %w", p.key.KID, signErr)
+	case waitErr != nil:
+		return issued{}, waitErr
+	}
+	return out, nil
+}
+
+// begin takes the key, the time and an ID for a draft.
+func (s *Service) begin(who caller.Caller, d draft) (*pending, error) {
+	key, err := d.keyset.Active()
+	if err != nil {
+		return nil, err
+	}
+	now, err := s.clock.stamp()
+	if err != nil {
+		return nil, err
+	}
+	jti, err := newJTI(now)
+	if err != nil {
+		return nil, err
+	}
+	backdated := now.Add(-time.Duration(d.keyset.Policy.Backdate)).Truncate(time.Second)
+	expires := now.Add(d.validFor).Truncate(time.Second)
+	return &pending{
+		draft: d, key: key,
+		row: store.Issuance{
+			JTI: jti, KeysetID: d.keyset.ID, Serial: key.Serial, Subject: d.subject, Scopes: d.scopes,
+			IssuedAt: now.Truncate(time.Microsecond), ExpiresAt: expires, Caller: who.Name,
+			KeyID: key.ID, CallerToken: who.TokenID(),
+		},
+		claims: token.Registered{
+			ExpiresAt: expires, NotBefore: backdated, IssuedAt: backdated, ID: jti.String(), Issuer: s.cfg.Issuer,
+		},
+	}, nil
+}
+
+// sign makes the token's text.
+func (p *pending) sign(ctx context.Context) (issued, error) {
+	input := p.input(make([]byte, 0, 1024), p.key.Header, p.claims)
+	sig, err := p.key.SignJWS(ctx, input)
+	if err != nil {
+		return issued{}, err
+	}
+	return issued{
+		token: string(token.AppendSignature(input, sig)), jti: p.claims.ID, kid: p.key.KID, expiresAt: p.claims.ExpiresAt,
+	}, nil
+}
+
+// newJTI returns a UUIDv7 of the given moment, which is the database's and not
+// the replica's: the ledger is partitioned by it.
+func newJTI(now time.Time) (uuid.UUID, error) {
+	id, err := uuid.NewV7()
+	if err != nil {
+		return id, fmt.Errorf("token ID: %w", err)
+	}
+	at := store.FirstJTI(now)
+	copy(id[:6], at[:6])
+	return id, nil
+}
+
+// lifetime returns how long a token is to be valid, by the keyset's policy.
+func lifetime(ks *keyring.Keyset, asked time.Duration) (time.Duration, error) {
+	most, usual := time.Duration(ks.Policy.MaxValidFor), time.Duration(ks.Policy.DefaultValidFor)
+	switch {
+	case asked == 0 && usual == 0:
+		return 0, &invalid{"valid_for", fmt.Sprintf("is required: say how long the token is to be valid, at most %s", most)}
+	case asked == 0:
+		return usual, nil
+	case asked < time.Second:
+		return 0, &invalid{"valid_for", "must be at least 1s"}
+	case asked > most:
+		return 0, &invalid{"valid_for", fmt.Sprintf("is %s, keyset %q allows %s at the most", asked, ks.Name, most)}
+	}
+	return asked, nil
+}
+
+// zoneWish is what a request for a zone token says, whatever it came by.
+type zoneWish struct {
+	keyset   string
+	zone     string
+	scopes   []string
+	validFor time.Duration
+}
+
+// zoneDraft asks the policy for a zone token. The wish has been validated.
+func zoneDraft(ring *keyring.Snapshot, who caller.Caller, w zoneWish) (draft, error) {
+	if w.keyset == "" {
+		w.keyset = DefaultKeyset
+	}
+	if len(w.scopes) == 0 {
+		w.scopes = token.DefaultScopes()
+	}
+	if err := who.MaySee(w.keyset); err != nil {
+		return draft{}, err
+	}
+	ks, err := ring.Keyset(w.keyset)
+	if err != nil {
+		return draft{}, err
+	}
+	if ks.Profile != store.ProfileZone {
+		return draft{}, &invalid{"keyset", fmt.Sprintf("%q is for %s tokens, not for zone tokens", ks.Name, ks.Profile)}
+	}
+	validFor, err := lifetime(ks, w.validFor)
+	if err != nil {
+		return draft{}, err
+	}
+	if err := who.MayIssue(ks.Name, w.zone, w.scopes, validFor); err != nil {
+		return draft{}, err
+	}
+	scopes, err := json.Marshal(w.scopes)
+	if err != nil {
+		return draft{}, err
+	}
+	return draft{
+		keyset: ks, subject: w.zone, scopes: string(scopes), validFor: validFor,
+		input: func(dst []byte, header string, r token.Registered) []byte {
+			return token.AppendSigningInput(dst, header, token.ZoneClaims{Zone: w.zone, Scope: w.scopes, Registered: r})
+		},
+	}, nil
+}
