@@ -1,0 +1,152 @@
+package command
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	pb "github.com/zonemint/zonemint/proto/zonemint/v1"
+	"github.com/zonemint/zonemint/signer"
+	"github.com/zonemint/zonemint/store"
+)
+
+// Every command says what it is for, and shows how it is used or has
+// subcommands that do.
+func TestCommandsExplainThemselves(t *testing.T) {
+	t.Parallel()
+	var walk func(cmd *cobra.Command)
+	walk = func(cmd *cobra.Command) {
+		if cmd.Short == "" || strings.HasSuffix(cmd.Short, ".") {
+			t.Errorf("%s: Short is %q", cmd.CommandPath(), cmd.Short)
+		}
+		if !cmd.HasSubCommands() && cmd.Example == "" && cmd.Long == "" {
+			t.Errorf("%s has neither an example nor a long text", cmd.CommandPath())
+		}
+		for _, sub := range cmd.Commands() {
+			walk(sub)
+		}
+	}
+	for _, cmd := range newRoot(IO{strings.NewReader(""), io.Discard, io.Discard}).Commands() {
+		walk(cmd)
+	}
+}
+
+// What an example shows must at least be a command with these flags.
+func TestExamplesParse(t *testing.T) {
+	t.Parallel()
+	root := newRoot(IO{strings.NewReader(""), io.Discard, io.Discard})
+	var walk func(cmd *cobra.Command)
+	walk = func(cmd *cobra.Command) {
+		for line := range strings.Lines(cmd.Example) {
+			for piece := range strings.SplitSeq(line, "|") {
+				checkExample(t, root, piece)
+			}
+		}
+		for _, sub := range cmd.Commands() {
+			walk(sub)
+		}
+	}
+	walk(root)
+}
+
+func checkExample(t *testing.T, root *cobra.Command, line string) {
+	t.Helper()
+	_, line, ok := strings.Cut(line, "zonemint ")
+	if !ok {
+		t.Errorf("%q is no example of zonemint", line)
+		return
+	}
+	for _, end := range []string{"#", ">", ";", ")"} {
+		line, _, _ = strings.Cut(line, end)
+	}
+	cmd, rest, err := root.Find(strings.Fields(line))
+	if err != nil || cmd == root {
+		t.Errorf("%q: %v", line, err)
+		return
+	}
+	for _, word := range rest {
+		if name, isLong := strings.CutPrefix(word, "--"); isLong && cmd.Flags().Lookup(name) == nil {
+			t.Errorf("%q: %s has no flag %s", line, cmd.CommandPath(), word)
+		}
+	}
+}
+
+func TestExitCodes(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		err  error
+		want int
+	}{
+		{errors.New("anything"), exitFailure},
+		{usage{errors.New("wrong")}, exitUsage},
+		{fmt.Errorf("wrapped: %w", usage{errors.New("wrong")}), exitUsage},
+		{coded{errors.New("bad token"), exitInvalid}, exitInvalid},
+		{connect.NewError(connect.CodeUnauthenticated, nil), exitDenied},
+		{&callError{connect.NewError(connect.CodePermissionDenied, nil), "no"}, exitDenied},
+		{connect.NewError(connect.CodeUnavailable, nil), exitUnavailable},
+		{connect.NewError(connect.CodeResourceExhausted, nil), exitUnavailable},
+		{connect.NewError(connect.CodeInvalidArgument, nil), exitUsage},
+		{connect.NewError(connect.CodeInternal, nil), exitFailure},
+		{fmt.Errorf("opening: %w", store.ErrUnavailable), exitUnavailable},
+		{&signer.Error{Op: "open", Code: signer.Unavailable, Err: errors.New("down")}, exitUnavailable},
+		{&signer.Error{Op: "open", Code: signer.Denied, Err: errors.New("PIN")}, exitFailure},
+		{context.Canceled, exitFailure},
+	} {
+		if got := exitCode(tc.err); got != tc.want {
+			t.Errorf("%T %v: exit code %d, want %d", tc.err, tc.err, got, tc.want)
+		}
+	}
+}
+
+// What a server or a token says must not reach the terminal as it is.
+func TestTableIsPrintable(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	tab := table{header: []string{"A", "B"}}
+	tab.add("one\x1b[31m", "")
+	tab.add("two\nlines", "ünïcode")
+	if err := tab.print(&out); err != nil {
+		t.Fatal(err)
+	}
+	const want = "A              B\n\"one\\x1b[31m\"  -\n\"two\\nlines\"   ünïcode\n"
+	if out.String() != want {
+		t.Errorf("got  %q\nwant %q", out.String(), want)
+	}
+}
+
+func TestSpan(t *testing.T) {
+	t.Parallel()
+	for d, want := range map[time.Duration]string{
+		0: "", 5 * time.Second: "5s", time.Minute: "1m", 90 * time.Second: "1m30s", 10 * time.Second: "10s",
+		24 * time.Hour: "24h", 20 * time.Hour: "20h", 90 * time.Minute: "1h30m", time.Hour + time.Second: "1h0m1s",
+	} {
+		if got := span(durationpb.New(d)); got != want {
+			t.Errorf("%s: %q, want %q", d, got, want)
+		}
+	}
+}
+
+// The lists that flags offer are those of the API.
+func TestEnumerations(t *testing.T) {
+	t.Parallel()
+	if got := list(namesOf(pb.Profile_name)); got != list(profiles()) {
+		t.Errorf("the API has profiles %s, commands offer %s", got, list(profiles()))
+	}
+	if got := list(distributions()); got != "jwks,kuma-sync,manual" {
+		t.Errorf("distributions = %s", got)
+	}
+	for _, name := range algorithms() {
+		if _, err := signer.Parse(name); err != nil {
+			t.Errorf("algorithm %s: %v", name, err)
+		}
+	}
+}
