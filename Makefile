@@ -1,0 +1,66 @@
+# What CI runs is in .ci/run; it calls these targets.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+
+# Tools are Go modules of their own, so that nothing of them reaches go.mod.
+tool = go tool -modfile=tools/$(1)/go.mod
+
+.PHONY: all
+all: generate lint test
+
+# Installs what the tests need if it is missing and this may, starts a Postgres
+# of its own, runs everything, and leaves nothing running.
+.PHONY: test
+test:
+	scripts/test-needs
+	ZONEMINT_TEST_REQUIRE=1 scripts/with-postgres go test $(TESTFLAGS) ./...
+
+.PHONY: race
+race:
+	scripts/test-needs
+	ZONEMINT_TEST_REQUIRE=1 scripts/with-postgres go test -race $(TESTFLAGS) ./...
+
+# Builds without cgo, as releases are, and without it on other systems.
+.PHONY: build
+build:
+	CGO_ENABLED=0 go build -trimpath -ldflags='-s -w' -o bin/zonemint ./cmd/zonemint
+
+.PHONY: lint
+lint: .protodeps
+	test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); exit 1; }
+	go vet ./...
+	$(call tool,golangci-lint) run ./...
+	$(call tool,buf) lint
+	if git rev-parse -q --verify origin/main >/dev/null && git cat-file -e origin/main:buf.yaml 2>/dev/null; then \
+		$(call tool,buf) breaking proto --against '.git#ref=origin/main,subdir=proto'; fi
+	go mod verify
+	CGO_ENABLED=0 GOOS=darwin go vet ./cmd/zonemint
+
+# Everything that is generated is committed; CI fails if this changes anything.
+.PHONY: generate
+generate: .protodeps
+	$(call tool,buf) generate
+	$(call tool,sqlc) generate
+
+# The rules that request messages are annotated with, from the Go module that
+# publishes them: the schema registry is not needed.
+PROTOVALIDATE := v1.1.0
+.protodeps:
+	dir=$$(go mod download -json github.com/bufbuild/protovalidate@$(PROTOVALIDATE) | sed -n 's/^\t"Dir": "\(.*\)",$$/\1/p'); \
+	install -D -m 644 "$$dir/proto/protovalidate/buf/validate/validate.proto" .protodeps/buf/validate/validate.proto
+
+# Ratios to the raw rate of the same key, in one run on this machine.
+.PHONY: bench
+bench: build
+	scripts/with-postgres scripts/bench
+
+# What takes long: many kills, many rows, long fuzzing. A short form of each is
+# part of the tests.
+FUZZTIME := 2m
+.PHONY: prove
+prove:
+	scripts/test-needs
+	ZONEMINT_PROVE=1 ZONEMINT_TEST_REQUIRE=1 scripts/with-postgres go test -count=1 -timeout 60m ./integration ./store/...
+	scripts/fuzz $(FUZZTIME)
+	$(MAKE) bench BENCHFLAGS='--memory 1000000'
