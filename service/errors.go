@@ -90,7 +90,7 @@ func explain(err error) (connect.Code, string) {
 	if e, ok := errors.AsType[*invalid](err); ok {
 		return connect.CodeInvalidArgument, e.Error()
 	}
-	if e, ok := errors.AsType[*kumaInvalid](err); ok {
+	if e, ok := errors.AsType[*kumaInvalidError](err); ok {
 		return connect.CodeInvalidArgument, e.Error()
 	}
 	if e, ok := errors.AsType[*protovalidate.ValidationError](err); ok {
@@ -139,6 +139,7 @@ func (s *Service) logFault(ctx context.Context, method, request string, who call
 	switch code {
 	case connect.CodeInternal, connect.CodeUnavailable, connect.CodeResourceExhausted, connect.CodeFailedPrecondition:
 		level = slog.LevelError
+	default: // the caller's doing
 	}
 	s.log.Log(ctx, level, "request failed", slog.String("method", method), slog.String("request_id", request),
 		slog.String("caller", who.Name), slog.String("code", code.String()), slog.Any("error", err))

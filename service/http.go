@@ -144,7 +144,7 @@ func (s *Service) authenticate(ctx context.Context, r authn.Request) (any, error
 		if _, known := s.methods[method]; !known {
 			label = "unknown" // a label for every path that somebody tries would be without bound
 		}
-		s.metrics.called(label, start, err)
+		s.metrics.called(ctx, label, start, err)
 		return nil, s.edge(ctx, method, id.request, who, err)
 	}
 	return id, nil
@@ -197,7 +197,7 @@ func (s *Service) intercept(next connect.UnaryFunc) connect.UnaryFunc {
 		ctx, cancel := context.WithTimeout(ctx, callTimeout)
 		defer cancel()
 		resp, err := s.validated(ctx, req, next)
-		s.metrics.called(method, start, err)
+		s.metrics.called(ctx, method, start, err)
 		if err != nil {
 			return nil, s.edge(ctx, method, requestID(ctx), callerOf(ctx), err)
 		}

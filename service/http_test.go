@@ -209,6 +209,20 @@ func TestRevokedAtOnceOnEveryReplica(t *testing.T) {
 	}
 }
 
+// Where no ledger row is written, nothing is remembered of an API token.
+func TestRevokedAtOnceForOtherMethods(t *testing.T) {
+	w := newWorld(t)
+	a, b := w.start(t, w.config(), zoneKeyset()), w.start(t, w.config())
+	token := w.apiToken(t, store.APIToken{Name: "ci", Roles: []string{"issuer"}})
+	issued := must(b.issue(t, token))
+	who := must(b.as(token).callers.WhoAmI(t.Context(), &pb.WhoAmIRequest{}))
+	must(a.as(w.admin).callers.RevokeApiToken(t.Context(), &pb.RevokeApiTokenRequest{Id: who.GetApiToken().GetId()}))
+	_, err := b.as(token).tokens.VerifyToken(t.Context(), &pb.VerifyTokenRequest{Token: issued.GetToken()})
+	wantCode(t, err, connect.CodeUnauthenticated)
+	_, err = b.as(token).keys.ListKeysets(t.Context(), &pb.ListKeysetsRequest{})
+	wantCode(t, err, connect.CodeUnauthenticated)
+}
+
 func zoneItem(zone string) *pb.IssueTokensItem {
 	return &pb.IssueTokensItem{Profile: &pb.IssueTokensItem_Zone{Zone: &pb.IssueZoneTokenRequest{Zone: zone, ValidFor: hour()}}}
 }

@@ -55,7 +55,7 @@ func (s *Service) serveKumaZoneToken(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set(requestIDHeader, request)
 	w.Header().Set("Cache-Control", "no-store")
 	who, out, err := s.kumaZoneToken(w, r)
-	s.metrics.called("/tokens/zone", start, err)
+	s.metrics.called(r.Context(), "/tokens/zone", start, err)
 	if err != nil {
 		code, text := explain(err)
 		s.logFault(r.Context(), "POST /tokens/zone", request, who, code, err)
@@ -95,12 +95,12 @@ func (s *Service) kumaZoneToken(w http.ResponseWriter, r *http.Request) (caller.
 func (s *Service) issueKumaZone(ctx context.Context, who caller.Caller, req kumaZoneTokenRequest) (issued, error) {
 	wish := zoneWish{zone: req.Zone, scopes: req.Scope}
 	if faults := req.check(&wish.validFor); len(faults) > 0 {
-		return issued{}, &kumaInvalid{faults}
+		return issued{}, &kumaInvalidError{faults}
 	}
 	return s.issue(ctx, who, func(ring *keyring.Snapshot) (draft, error) {
 		d, err := zoneDraft(ring, who, wish)
 		if e, ok := errors.AsType[*invalid](err); ok && e.field == "valid_for" {
-			return d, &kumaInvalid{[]kumaFault{{"validFor", e.reason}}}
+			return d, &kumaInvalidError{[]kumaFault{{"validFor", e.reason}}}
 		}
 		return d, err
 	})
@@ -173,10 +173,10 @@ func decodeStrict(r io.Reader, into any) error {
 // kumaFault is one thing that is wrong with a request.
 type kumaFault struct{ field, reason string }
 
-// kumaInvalid is a request with faults, for Kuma's error document.
-type kumaInvalid struct{ faults []kumaFault }
+// kumaInvalidError is a request with faults, for Kuma's error document.
+type kumaInvalidError struct{ faults []kumaFault }
 
-func (e *kumaInvalid) Error() string {
+func (e *kumaInvalidError) Error() string {
 	var parts []string
 	for _, f := range e.faults {
 		parts = append(parts, f.field+": "+f.reason)
@@ -223,7 +223,7 @@ func (s *Service) kumaFail(w http.ResponseWriter, err error, code connect.Code, 
 
 func kumaErrorFor(err error, code connect.Code, text string) kumaError {
 	doc := kumaError{Type: "/std-errors", Title: "Could not issue a token", Detail: text}
-	if e, ok := errors.AsType[*kumaInvalid](err); ok {
+	if e, ok := errors.AsType[*kumaInvalidError](err); ok {
 		doc.Status, doc.Title, doc.Detail = http.StatusBadRequest, "Invalid request", "Resource is not valid"
 		for _, f := range e.faults {
 			doc.InvalidParameters = append(doc.InvalidParameters, kumaParameter{f.field, f.reason})

@@ -99,13 +99,13 @@ func (m *Metrics) gauges(meter metric.Meter, s *Service) error {
 }
 
 // called counts a request.
-func (m *Metrics) called(method string, start time.Time, err error) {
+func (m *Metrics) called(ctx context.Context, method string, start time.Time, err error) {
 	code := "ok"
 	if err != nil {
 		c, _ := explain(err)
 		code = c.String()
 	}
-	m.requests.Record(context.Background(), time.Since(start).Seconds(), m.label(method, code))
+	m.requests.Record(ctx, time.Since(start).Seconds(), m.label(method, code))
 }
 
 // label returns the attributes of a method and a code, which are few, without

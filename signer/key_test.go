@@ -266,12 +266,12 @@ func TestErrorOfEndedContext(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			fake := signertest.NewFake(t, signertest.FakeOptions{})
 			ctx, cancel := context.WithCancel(t.Context())
-			if tc.end == context.DeadlineExceeded {
+			if errors.Is(tc.end, context.DeadlineExceeded) {
 				ctx, cancel = context.WithTimeout(t.Context(), time.Millisecond)
 			}
 			defer cancel()
 			b := ending{fake, func() {
-				if tc.end == context.Canceled {
+				if errors.Is(tc.end, context.Canceled) {
 					cancel()
 				}
 				<-ctx.Done()

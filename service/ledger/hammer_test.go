@@ -104,7 +104,7 @@ func BenchmarkSubmitAndWait(b *testing.B) {
 				}
 			})
 			cancel()
-			<-done
+			<-done // it ends because it was cancelled
 		})
 	}
 }

@@ -112,7 +112,7 @@ func (s *session) stallOne(name string, call func(context.Context) error) {
 	case <-time.After(promptly):
 		s.Errorf("%s goes on for %v after its context was cancelled", name, promptly)
 		resume()
-		<-done
+		<-done // its outcome comes too late to matter
 	}
 }
 

@@ -81,10 +81,11 @@ func (s *session) checkJWS(key *signer.Key, public crypto.PublicKey, text string
 	if err != nil {
 		return err
 	}
-	if got, err := parsed.Claims.GetSubject(); err != nil || got != text {
-		return fmt.Errorf("subject is %q, want %q (%v)", got, text, err)
+	got, err := parsed.Claims.GetSubject()
+	if err == nil && got != text {
+		err = fmt.Errorf("subject is %q, want %q", got, text)
 	}
-	return nil
+	return err
 }
 
 // checkCertificate has the standard library sign a certificate with key.
