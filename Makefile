@@ -4,7 +4,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 
 # Tools are Go modules of their own, so that nothing of them reaches go.mod.
-tool = go tool -modfile=tools/$(1)/go.mod
+tool = go tool -modfile=tools/$(1)/go.mod $(1)
 
 .PHONY: all
 all: generate lint test
