@@ -223,7 +223,16 @@ func TestKeyRefused(t *testing.T) {
 			t.Errorf("refused once: item %d: %v", i, r.GetError())
 		}
 	}
+}
 
+func TestKeyRefusedForEver(t *testing.T) {
+	w := newWorld(t)
+	rec := &recorder{Store: w.db}
+	cfg := w.config()
+	cfg.Recorder = rec
+	s := w.start(t, cfg, zoneKeyset())
+	batch := &pb.IssueTokensRequest{Items: []*pb.IssueTokensItem{zoneItem("a"), zoneItem("b")}}
+	must(s.issue(t, s.admin))
 	rec.refuse.Store(1000)
 	rec.calls.Store(0)
 	resp, err := s.issue(t, s.admin)

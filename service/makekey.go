@@ -85,13 +85,7 @@ func (s *Service) makeKey(ctx context.Context, keyset string, k store.SigningKey
 	if err != nil {
 		return err
 	}
-	if fence > 1 {
-		// Somebody tried before. What they made may not be visible yet.
-		if err := sleep(ctx, b.Traits().ConsistencyWindow); err != nil {
-			return err
-		}
-	}
-	ref, err := findOrCreate(ctx, b, spec)
+	ref, err := findOrCreate(ctx, b, spec, fence > 1)
 	if err != nil {
 		return fmt.Errorf("making key %s/%d: %w", keyset, k.Serial, err)
 	}
@@ -119,7 +113,13 @@ func sleep(ctx context.Context, d time.Duration) error {
 
 // findOrCreate returns the key with spec's label, making it only if the backend
 // has none: an earlier attempt may have made it and died before it could say so.
-func findOrCreate(ctx context.Context, b signer.Backend, spec signer.Spec) (signer.Ref, error) {
+// Then what it made may not be visible yet.
+func findOrCreate(ctx context.Context, b signer.Backend, spec signer.Spec, tried bool) (signer.Ref, error) {
+	if tried {
+		if err := sleep(ctx, b.Traits().ConsistencyWindow); err != nil {
+			return nil, err
+		}
+	}
 	refs, err := signer.Find(ctx, b, spec)
 	switch {
 	case err != nil:
