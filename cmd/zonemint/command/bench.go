@@ -15,8 +15,8 @@ import (
 
 func newBench() *cobra.Command {
 	opts := bench.Options{}
-	var asJSON bool
 	var profile string
+	var form *choice
 	cmd := &cobra.Command{
 		Use:   "bench",
 		Short: "Measure tokens a second on this machine, beside the raw rate of the same key",
@@ -29,18 +29,19 @@ Client, server and database share this machine. Rates depend on it and on what
 else it does; the ratios are what to compare. wrk is the client if it is
 installed, otherwise a Go client, which takes twice the processor.`,
 		Example: `  zonemint bench --duration 5s
-  zonemint bench --connections 32 --memory 1000000 --json`,
+  zonemint bench --connections 32 --memory 1000000 -o json`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			opts.Postgres, opts.Progress = os.Getenv("ZONEMINT_BENCH_POSTGRES"), cmd.ErrOrStderr()
 			emit := func(r bench.Result) { fmt.Fprintln(cmd.OutOrStdout(), line(r)) }
-			if asJSON {
+			if form.value == asJSON {
 				enc := json.NewEncoder(cmd.OutOrStdout())
 				emit = func(r bench.Result) { _ = enc.Encode(r) } // a broken pipe ends us anyway
 			}
 			return profiled(profile, func() error { return bench.Run(cmd.Context(), opts, emit) })
 		},
 	}
+	form = outputFlag(cmd, asTable, asJSON)
 	f := cmd.Flags()
 	f.DurationVar(&opts.Duration, "duration", 5*time.Second, "how long each measurement takes")
 	f.IntSliceVar(&opts.Connections, "connections", []int{32, 64}, "how many connections ask at the same time")
@@ -48,7 +49,6 @@ installed, otherwise a Go client, which takes twice the processor.`,
 	f.StringSliceVar(&opts.Stores, "store", []string{"sqlite", "postgres"}, "which stores to measure")
 	f.StringSliceVar(&opts.Algorithms, "algorithm", []string{"RS256", "ES256"}, "which algorithms to measure")
 	f.StringVar(&profile, "cpu-profile", "", "write a profile of the run to this `file`, for \"go tool pprof\"")
-	f.BoolVar(&asJSON, "json", false, "print a JSON object a line")
 	return cmd
 }
 
