@@ -230,3 +230,14 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+func TestBackdateOfZeroIsZero(t *testing.T) {
+	c, err := config.Parse([]byte(least + "keysets: [{name: zone, profile: zone, backdate: 0s}]\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ks, err := c.Keysets[0].Proto()
+	if err != nil || ks.GetBackdate() == nil || ks.GetBackdate().AsDuration() != 0 {
+		t.Errorf("backdate is %v (%v), want 0", ks.GetBackdate(), err)
+	}
+}

@@ -15,14 +15,14 @@ import (
 
 // Keyset is made on the first start. After that its policy is in the database.
 type Keyset struct {
-	Name            string        `koanf:"name"`
-	Profile         string        `koanf:"profile"`
-	Algorithm       string        `koanf:"algorithm"`
-	Backend         string        `koanf:"backend"`
-	Distribution    string        `koanf:"distribution"`
-	MaxValidFor     time.Duration `koanf:"max_valid_for"`
-	DefaultValidFor time.Duration `koanf:"default_valid_for"`
-	Backdate        time.Duration `koanf:"backdate"`
+	Name            string         `koanf:"name"`
+	Profile         string         `koanf:"profile"`
+	Algorithm       string         `koanf:"algorithm"`
+	Backend         string         `koanf:"backend"`
+	Distribution    string         `koanf:"distribution"`
+	MaxValidFor     time.Duration  `koanf:"max_valid_for"`
+	DefaultValidFor time.Duration  `koanf:"default_valid_for"`
+	Backdate        *time.Duration `koanf:"backdate"` // nil: the default, which is not 0
 }
 
 func (c Config) checkKeysets() error {
@@ -68,7 +68,10 @@ func (k Keyset) Proto() (*pb.Keyset, error) {
 	out := &pb.Keyset{
 		Name: k.Name, Profile: pb.Profile(profile), Algorithm: k.Algorithm, Backend: k.Backend,
 		Distribution: pb.Distribution(distribution), MaxValidFor: optional(k.MaxValidFor),
-		DefaultValidFor: optional(k.DefaultValidFor), Backdate: optional(k.Backdate),
+		DefaultValidFor: optional(k.DefaultValidFor),
+	}
+	if k.Backdate != nil {
+		out.Backdate = durationpb.New(*k.Backdate)
 	}
 	if len(errs) > 0 {
 		return nil, errors.Join(errs...)
