@@ -32,8 +32,7 @@ lint: .protodeps
 	go vet ./...
 	$(call tool,golangci-lint) run ./...
 	$(call tool,buf) lint
-	if git rev-parse -q --verify origin/main >/dev/null && git cat-file -e origin/main:buf.yaml 2>/dev/null; then \
-		$(call tool,buf) breaking proto --against '.git#ref=origin/main,subdir=proto'; fi
+	scripts/breaking
 	go mod verify
 	CGO_ENABLED=0 GOOS=darwin go vet ./cmd/zonemint
 
