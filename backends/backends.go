@@ -19,9 +19,18 @@ import (
 // Config holds the settings of each backend that is configured, by its name.
 type Config map[string]Settings
 
-// Settings are those of one backend, as a configuration file has them. The
-// backend says which there are; others are refused.
+// Settings are those of one backend, as a configuration file has them. "type" says
+// which kind of backend it is, the one of its own name if it is not there: so
+// there can be several of a kind. The kind says which other settings there are.
 type Settings map[string]any
+
+// kind returns what kind of backend the name stands for.
+func (s Settings) kind(name string) string {
+	if t, ok := s["type"].(string); ok {
+		return t
+	}
+	return name
+}
 
 // Deps is what backends share and no configuration file can hold.
 type Deps struct {
@@ -45,9 +54,9 @@ func Names() []string { return slices.Sorted(maps.Keys(openers())) }
 // Open connects to the backend of that name. One that has no settings in cfg
 // is opened with its defaults. The caller closes it.
 func Open(ctx context.Context, name string, cfg Config, deps Deps) (signer.Backend, error) {
-	open, ok := openers()[name]
+	open, ok := openers()[cfg[name].kind(name)]
 	if !ok {
-		return nil, unknown(name)
+		return nil, unknown(cfg[name].kind(name))
 	}
 	b, err := open(ctx, cfg[name], deps)
 	if err != nil {
@@ -59,8 +68,8 @@ func Open(ctx context.Context, name string, cfg Config, deps Deps) (signer.Backe
 // Check refuses a configuration that names a backend which does not exist.
 func (c Config) Check() error {
 	for _, name := range slices.Sorted(maps.Keys(c)) {
-		if _, ok := openers()[name]; !ok {
-			return unknown(name)
+		if _, ok := openers()[c[name].kind(name)]; !ok {
+			return unknown(c[name].kind(name))
 		}
 	}
 	return nil
@@ -84,7 +93,11 @@ func (s Settings) decode(into any) error {
 	if err != nil {
 		return err
 	}
-	return dec.Decode(map[string]any(s))
+	rest := maps.Clone(s)
+	if _, ok := rest["type"].(string); ok {
+		delete(rest, "type") // it chose the backend; of another type it is a fault
+	}
+	return dec.Decode(map[string]any(rest))
 }
 
 func openLocal(_ context.Context, settings Settings, deps Deps) (signer.Backend, error) {

@@ -97,3 +97,23 @@ func TestUnknownBackend(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestSeveralOfAKind(t *testing.T) {
+	cfg := backends.Config{"first": {"type": "local"}, "second": {"type": "local", "insecure": true}}
+	if err := cfg.Check(); err != nil {
+		t.Fatal(err)
+	}
+	for name := range cfg {
+		b, err := backends.Open(t.Context(), name, cfg, deps(t))
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		_ = b.Close()
+	}
+	for name, settings := range map[string]backends.Settings{"unknown": {"type": "loco"}, "not text": {"type": 1}} {
+		if _, err := backends.Open(t.Context(), "local", backends.Config{"local": settings}, deps(t)); err == nil {
+			t.Errorf("%s: opened", name)
+		}
+	}
+}

@@ -31,6 +31,7 @@ func (s *Service) issueBatch(ctx context.Context, who caller.Caller, items []*pb
 	for i := range all {
 		all[i] = i
 	}
+	seen := s.ring.Load().Generation
 	s.tryBatch(ctx, who, items, all, results)
 	var again []int
 	for i := range results {
@@ -38,7 +39,7 @@ func (s *Service) issueBatch(ctx context.Context, who caller.Caller, items []*pb
 			again = append(again, i)
 		}
 	}
-	if len(again) > 0 && s.ring.Refresh(ctx) == nil {
+	if len(again) > 0 && s.ring.RefreshPast(ctx, seen) == nil {
 		s.tryBatch(ctx, who, items, again, results)
 	}
 	for i := range results {

@@ -40,7 +40,7 @@ func (s callerService) CreateApiToken(ctx context.Context, req *pb.CreateApiToke
 	if d := req.GetExpiresIn(); d != nil {
 		life = d.AsDuration()
 	}
-	text, made, err := caller.Create(ctx, s.store, wanted, life, store.Actor{Name: who.Name, RequestID: requestID(ctx)})
+	text, made, err := caller.Create(ctx, s.store, wanted, life, actorOf(ctx))
 	if err != nil {
 		return nil, err
 	}
@@ -88,7 +88,7 @@ func (s callerService) RevokeApiToken(ctx context.Context, req *pb.RevokeApiToke
 	if err != nil {
 		return nil, &invalid{"id", "is not the ID of an API token"}
 	}
-	t, err := s.store.RevokeAPIToken(ctx, id, store.Actor{Name: who.Name, RequestID: requestID(ctx)})
+	t, err := s.store.RevokeAPIToken(ctx, id, actorOf(ctx))
 	if err != nil {
 		return nil, err
 	}

@@ -21,15 +21,16 @@ type clock struct {
 // clock, counted from before the request was sent, so that it ends here no
 // later than in the database.
 type lease struct {
-	offset time.Duration
-	ends   time.Time
+	at   time.Time // on the replica's clock
+	db   time.Time // the database's clock at that moment
+	ends time.Time
 }
 
 // renew takes in the answer to a heartbeat that was sent and answered at these
 // moments of the replica's clock. The database read its own clock in between.
 func (c *clock) renew(sent, answered, db time.Time, ttl time.Duration) {
 	middle := sent.Add(answered.Sub(sent) / 2)
-	c.state.Store(&lease{offset: db.Sub(middle), ends: sent.Add(ttl)})
+	c.state.Store(&lease{at: middle, db: db, ends: sent.Add(ttl)})
 }
 
 // stamp returns the database's time, errNoLease if it is not known.
@@ -38,17 +39,21 @@ func (c *clock) stamp() (time.Time, error) {
 	if l == nil || !now.Before(l.ends) {
 		return time.Time{}, errNoLease
 	}
-	return now.Add(l.offset).UTC(), nil
+	return l.db.Add(now.Sub(l.at)), nil
 }
 
 // estimate returns the database's time as far as it is known.
 func (c *clock) estimate() time.Time {
-	return c.now().Add(c.offset()).UTC()
+	now := c.now()
+	if l := c.state.Load(); l != nil {
+		return l.db.Add(now.Sub(l.at))
+	}
+	return now.UTC()
 }
 
 func (c *clock) offset() time.Duration {
 	if l := c.state.Load(); l != nil {
-		return l.offset
+		return l.db.Sub(l.at.Round(0))
 	}
 	return 0
 }

@@ -43,6 +43,7 @@ func answers() []answer {
 		{errKumaNotJSON, connect.CodeInvalidArgument, ""},
 		{errKumaContentType, connect.CodeInvalidArgument, ""},
 
+		{store.ErrCallerRefused, connect.CodeUnauthenticated, "the API token was revoked or has expired"},
 		{ledger.ErrCallerRefused, connect.CodeUnauthenticated, "the API token was revoked or has expired"},
 		{ledger.ErrKeyRefused, connect.CodeUnavailable, "the signing key was replaced meanwhile; try again"},
 		{ledger.ErrBusy, connect.CodeResourceExhausted, "too many requests are waiting; try again later"},

@@ -17,6 +17,7 @@ import (
 
 	v1 "github.com/zonemint/zonemint/proto/zonemint/v1/zonemintv1connect"
 	"github.com/zonemint/zonemint/service/caller"
+	"github.com/zonemint/zonemint/store"
 )
 
 const (
@@ -181,6 +182,12 @@ func callerOf(ctx context.Context) caller.Caller {
 func requestID(ctx context.Context) string {
 	id, _ := authn.GetInfo(ctx).(identity)
 	return id.request
+}
+
+// actorOf returns who makes a request, for the audit.
+func actorOf(ctx context.Context) store.Actor {
+	who := callerOf(ctx)
+	return store.Actor{Name: who.Name, RequestID: requestID(ctx), TokenID: who.TokenID()}
 }
 
 func newRequestID() string {

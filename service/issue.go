@@ -47,13 +47,14 @@ type pending struct {
 // issue makes one token. The signature and the ledger row are made at the same
 // time, and the token is returned only when both are done.
 func (s *Service) issue(ctx context.Context, who caller.Caller, drafted func(*keyring.Snapshot) (draft, error)) (issued, error) {
+	seen := s.ring.Load().Generation
 	out, err := s.tryIssue(ctx, who, drafted)
 	if !errors.Is(err, ledger.ErrKeyRefused) {
 		return out, s.noted(who, err)
 	}
 	// The key was replaced and this replica has not heard of it yet. With the
 	// new ring it is another token: another key, another ID, another row.
-	if err := s.ring.Refresh(ctx); err != nil {
+	if err := s.ring.RefreshPast(ctx, seen); err != nil {
 		return issued{}, err
 	}
 	out, err = s.tryIssue(ctx, who, drafted)

@@ -34,7 +34,7 @@ func (s keyService) CreateKeyset(ctx context.Context, req *pb.CreateKeysetReques
 	if err != nil {
 		return nil, err
 	}
-	made, err := s.createKeyset(ctx, ks, store.Actor{Name: who.Name, RequestID: requestID(ctx)})
+	made, err := s.createKeyset(ctx, ks, actorOf(ctx))
 	if err != nil {
 		return nil, err
 	}

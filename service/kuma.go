@@ -73,8 +73,9 @@ var (
 )
 
 func (s *Service) kumaZoneToken(w http.ResponseWriter, r *http.Request) (caller.Caller, issued, error) {
-	ctx := r.Context()
-	who, err := s.callers.Authenticate(ctx, credential(r.Header), true)
+	ctx, cancel := context.WithTimeout(r.Context(), callTimeout)
+	defer cancel()
+	who, err := s.whoCalls(ctx, r.Header, v1.TokenServiceIssueZoneTokenProcedure)
 	if err != nil {
 		return who, issued{}, err
 	}

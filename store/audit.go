@@ -12,6 +12,10 @@ import (
 type Actor struct {
 	Name      string // "api-token/<id>", "cli/<user>", "replica/<id>"
 	RequestID string // empty outside of requests
+	// TokenID is the API token that the actor showed, uuid.Nil if it needs
+	// none. An act is refused if the API token is not good any more when the
+	// act is committed, however long ago it was looked at.
+	TokenID uuid.UUID
 }
 
 // AuditEvent is an administrative act. It is written in the transaction of the

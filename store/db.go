@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -101,6 +102,11 @@ func (d *DB) act(ctx context.Context, by Actor, fn func(tx Tx, now time.Time) (d
 		now, err := tx.Now(ctx)
 		if err != nil {
 			return err
+		}
+		if by.TokenID != uuid.Nil {
+			if may, err := tx.MayCall(ctx, by.TokenID); err != nil || !may {
+				return cmp.Or(err, ErrCallerRefused)
+			}
 		}
 		done, err := fn(tx, now)
 		if err != nil || done.action == "" {

@@ -75,6 +75,9 @@ type Tx interface {
 	UpdateSigningKey(ctx context.Context, k SigningKey, was State, fence int64) error
 
 	InsertAPIToken(ctx context.Context, t APIToken) error
+	// MayCall says whether an API token is neither revoked nor expired, and
+	// keeps it so until the transaction ends.
+	MayCall(ctx context.Context, id uuid.UUID) (bool, error)
 	APITokenByHash(ctx context.Context, hash []byte) (APIToken, error)
 	// LockAPIToken does the same for an API token and batches with it.
 	LockAPIToken(ctx context.Context, id uuid.UUID) (APIToken, error)

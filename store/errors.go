@@ -21,6 +21,9 @@ var (
 	ErrFull = errors.New("no space left for the database")
 	// ErrRejected: the database refused the values of a row.
 	ErrRejected = errors.New("row rejected by the database")
+	// ErrCallerRefused: the API token that the act was asked for with was
+	// revoked or has expired. Nothing was written.
+	ErrCallerRefused = errors.New("the API token was revoked or has expired")
 	// ErrTampered: a row does not match its MAC. It was written by something
 	// that does not have the instance key, or damaged.
 	ErrTampered = errors.New("row does not match its MAC")

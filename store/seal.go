@@ -86,6 +86,11 @@ func (e *encoding) list(ss []string) *encoding {
 	return e
 }
 
+// The encodings below are those of the first release and stay as they are. Every
+// field is delimited, so a column that is added later goes to the end, as its name
+// and its value, and only where it is not zero: rows from before it keep their
+// MACs, and a replica from before it refuses a row whose meaning it does not know.
+
 func (k *Keyset) encoding() *encoding {
 	return encodingOf("keysets").id(k.ID).text(k.Name).text(string(k.Profile)).text(k.Algorithm).
 		text(k.Backend).text(string(k.Distribution)).text(k.PolicyText).

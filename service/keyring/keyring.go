@@ -133,7 +133,24 @@ const loadTime = 10 * time.Second
 func (r *Ring) Refresh(ctx context.Context) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	ctx, cancel := context.WithTimeout(ctx, loadTime)
+	return r.refresh(ctx)
+}
+
+// RefreshPast does the same unless the ring has moved past the generation that
+// the caller found wanting: of many who notice at once, one reads.
+func (r *Ring) RefreshPast(ctx context.Context, generation int64) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if s := r.Load(); s != nil && s.Generation > generation {
+		return nil
+	}
+	return r.refresh(ctx)
+}
+
+func (r *Ring) refresh(ctx context.Context) error {
+	// The snapshot is everybody's: that one caller has left must not leave its
+	// mark on a key that was about to be opened.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), loadTime)
 	defer cancel()
 	rows, err := r.Store.LoadRing(ctx)
 	if err != nil {

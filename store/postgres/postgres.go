@@ -123,7 +123,10 @@ func checkDurability(ctx context.Context, conn *pgx.Conn) error {
 	case recovery == "true":
 		return errors.New("the server is a standby and takes no writes")
 	}
-	return nil
+	// What was checked is made the session's own, so that a reload of the
+	// server's settings cannot change it under an open connection.
+	_, err = conn.Exec(ctx, `SELECT set_config('synchronous_commit', $1, false)`, syncCommit)
+	return err
 }
 
 // Migrate brings the schema up to date and returns the names of the migrations

@@ -129,6 +129,11 @@ func (t tx) APITokenByHash(ctx context.Context, hash []byte) (store.APIToken, er
 	return toAPIToken(row), interpret(err)
 }
 
+func (t tx) MayCall(ctx context.Context, id uuid.UUID) (bool, error) {
+	ids, err := t.q.MayCall(ctx, id)
+	return len(ids) == 1, interpret(err)
+}
+
 func (t tx) LockAPIToken(ctx context.Context, id uuid.UUID) (store.APIToken, error) {
 	if err := t.q.CloseGateOfApiToken(ctx, id); err != nil {
 		return store.APIToken{}, interpret(err)

@@ -137,6 +137,11 @@ func (t *tx) APITokenByHash(ctx context.Context, hash []byte) (store.APIToken, e
 	return toAPIToken(row), interpret(err)
 }
 
+func (t *tx) MayCall(ctx context.Context, token uuid.UUID) (bool, error) {
+	may, err := t.q.MayCall(ctx, dbsqlc.MayCallParams{ID: token.String(), Now: t.clock().UnixMicro()})
+	return may, interpret(err)
+}
+
 func (t *tx) LockAPIToken(ctx context.Context, token uuid.UUID) (store.APIToken, error) {
 	row, err := t.q.LockApiToken(ctx, token.String())
 	return toAPIToken(row), interpret(err)

@@ -71,6 +71,30 @@ func testRevokeAPIToken(t *testing.T, h Harness) {
 	wantErr(t, err, store.ErrNotFound)
 }
 
+// testActOfRevoked wants an act to be refused that was asked for while the API
+// token was good and is committed when it is not.
+func testActOfRevoked(t *testing.T, h Harness) {
+	w := newWorld(t, h)
+	thief, over := w.apiToken(t, "thief", time.Hour), w.apiToken(t, "over", -time.Hour)
+	as := func(token store.APIToken) store.Actor {
+		return store.Actor{Name: "api-token/" + token.ID.String(), TokenID: token.ID}
+	}
+	_, err := w.db.CreateAPIToken(t.Context(), store.APIToken{Name: "one", Hash: []byte("one")}, time.Hour, as(thief))
+	noErr(t, err)
+	_, err = w.db.CreateAPIToken(t.Context(), store.APIToken{Name: "two", Hash: []byte("two")}, time.Hour, as(over))
+	wantErr(t, err, store.ErrCallerRefused)
+
+	_, err = w.db.RevokeAPIToken(t.Context(), thief.ID, as(thief)) // its own
+	noErr(t, err)
+	_, err = w.db.CreateAPIToken(t.Context(), store.APIToken{Name: "three", Hash: []byte("three")}, time.Hour, as(thief))
+	wantErr(t, err, store.ErrCallerRefused)
+	_, _, err = w.db.CreateKeyset(t.Context(), zoneKeyset("theirs"), nil, as(thief))
+	wantErr(t, err, store.ErrCallerRefused)
+	if _, err := w.db.APITokenByHash(t.Context(), []byte("three")); err == nil {
+		t.Error("the refused API token exists")
+	}
+}
+
 func testAPITokenPages(t *testing.T, h Harness) {
 	w := newWorld(t, h)
 	var want []string

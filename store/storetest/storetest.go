@@ -65,6 +65,7 @@ func Run(t *testing.T, h Harness) {
 		{"planted rows are left out", testPlanting},
 		{"API token", testAPIToken},
 		{"API token is revoked once", testRevokeAPIToken},
+		{"an act is refused whose API token was revoked meanwhile", testActOfRevoked},
 		{"pages of API tokens", testAPITokenPages},
 		{"ledger rows are kept", testRecord},
 		{"large batch", testLargeBatch},

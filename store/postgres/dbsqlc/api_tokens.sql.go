@@ -159,6 +159,33 @@ func (q *Queries) LockApiToken(ctx context.Context, id uuid.UUID) (ApiToken, err
 	return i, err
 }
 
+const mayCall = `-- name: MayCall :many
+SELECT id FROM api_tokens
+WHERE id = $1 AND revoked_at IS NULL AND expires_at > now()
+FOR SHARE
+`
+
+// The lock holds off a revocation until this transaction ends.
+func (q *Queries) MayCall(ctx context.Context, id uuid.UUID) ([]uuid.UUID, error) {
+	rows, err := q.db.Query(ctx, mayCall, id)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []uuid.UUID
+	for rows.Next() {
+		var id uuid.UUID
+		if err := rows.Scan(&id); err != nil {
+			return nil, err
+		}
+		items = append(items, id)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const revokeApiToken = `-- name: RevokeApiToken :execrows
 UPDATE api_tokens SET revoked_at = $1, version = version + 1, mac = $2
 WHERE id = $3 AND version = $4 AND revoked_at IS NULL

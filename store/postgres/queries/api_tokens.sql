@@ -10,6 +10,12 @@ SELECT * FROM api_tokens WHERE hash = @hash;
 -- waits for those that have begun; see AppendLedger.
 SELECT pg_advisory_xact_lock(hashtextextended((@id::uuid)::text, 0));
 
+-- name: MayCall :many
+-- The lock holds off a revocation until this transaction ends.
+SELECT id FROM api_tokens
+WHERE id = @id AND revoked_at IS NULL AND expires_at > now()
+FOR SHARE;
+
 -- name: LockApiToken :one
 SELECT * FROM api_tokens WHERE id = @id FOR NO KEY UPDATE;
 
