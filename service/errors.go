@@ -35,6 +35,9 @@ type answer struct {
 // counts. What it does not list is an internal error.
 func answers() []answer {
 	return []answer{
+		// First, because whatever was cancelled fails in its own way after that.
+		{context.Canceled, connect.CodeCanceled, "the request was cancelled"},
+
 		{caller.ErrUnauthenticated, connect.CodeUnauthenticated, ""},
 		{caller.ErrForbidden, connect.CodePermissionDenied, ""},
 		{keyring.ErrNoKeyset, connect.CodeNotFound, ""},
@@ -61,7 +64,6 @@ func answers() []answer {
 
 		{token.ErrRevocationsUnavailable, connect.CodeUnavailable, "it is not known whether the token was revoked; try again later"},
 
-		{context.Canceled, connect.CodeCanceled, "the request was cancelled"},
 		{context.DeadlineExceeded, connect.CodeDeadlineExceeded, "the deadline has passed"},
 	}
 }

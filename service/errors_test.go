@@ -28,7 +28,7 @@ func wantedCodes() map[error]connect.Code {
 		caller.ErrUnauthenticated: connect.CodeUnauthenticated, caller.ErrForbidden: connect.CodePermissionDenied,
 		keyring.ErrNoKeyset: connect.CodeNotFound, keyring.ErrNoActiveKey: connect.CodeFailedPrecondition,
 		errKumaNotJSON: connect.CodeInvalidArgument, errKumaContentType: connect.CodeInvalidArgument,
-		store.ErrCallerRefused: connect.CodeUnauthenticated, ledger.ErrKeyRefused: connect.CodeUnavailable,
+		ledger.ErrKeyRefused:   connect.CodeUnavailable,
 		store.ErrCallerRefused: connect.CodeUnauthenticated, ledger.ErrCallerRefused: connect.CodeUnauthenticated,
 		ledger.ErrKeyRefused: connect.CodeUnavailable,
 		ledger.ErrBusy:       connect.CodeResourceExhausted, ledger.ErrClosed: connect.CodeUnavailable, errNoLease: connect.CodeUnavailable,
