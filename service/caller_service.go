@@ -2,6 +2,7 @@ package service
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"slices"
 	"strings"
@@ -61,7 +62,8 @@ func (s callerService) ListApiTokens(ctx context.Context, req *pb.ListApiTokensR
 		size = defaultPageSize
 	}
 	tokens, err := s.store.APITokens(ctx, before, size)
-	if err != nil {
+	full := len(tokens) == size || len(tokens) > 0 && errors.Is(err, store.ErrTampered)
+	if err := s.despiteTampering(ctx, err); err != nil {
 		return nil, err
 	}
 	who := callerOf(ctx)
@@ -72,8 +74,8 @@ func (s callerService) ListApiTokens(ctx context.Context, req *pb.ListApiTokensR
 			resp.ApiTokens = append(resp.ApiTokens, apiTokenToProto(t))
 		}
 	}
-	if len(tokens) == size {
-		resp.NextPageToken = tokens[size-1].ID.String()
+	if full {
+		resp.NextPageToken = tokens[len(tokens)-1].ID.String()
 	}
 	return resp, nil
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+	"github.com/google/uuid"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	pb "github.com/zonemint/zonemint/proto/zonemint/v1"
@@ -153,4 +154,21 @@ func TestRevokeApiToken(t *testing.T) {
 	wantCode(t, err, connect.CodeNotFound)
 	_, err = s.as(s.admin).callers.RevokeApiToken(t.Context(), &pb.RevokeApiTokenRequest{Id: "x"})
 	wantCode(t, err, connect.CodeInvalidArgument)
+}
+
+// TestListsDespiteTampering plants a row in the way that somebody would who can
+// write to the database and has no instance key.
+func TestListsDespiteTampering(t *testing.T) {
+	s := newTestServer(t)
+	planted := store.APIToken{
+		ID: uuid.Must(uuid.NewV7()), Name: "planted", Hash: []byte("planted"), Roles: []string{"admin"},
+		CreatedAt: time.Now(), ExpiresAt: time.Now().Add(time.Hour), Version: 1, MAC: []byte("made up"),
+	}
+	if err := s.engine.Update(t.Context(), func(tx store.Tx) error { return tx.InsertAPIToken(t.Context(), planted) }); err != nil {
+		t.Fatal(err)
+	}
+	resp := must(s.as(s.admin).callers.ListApiTokens(t.Context(), &pb.ListApiTokensRequest{}))
+	if len(resp.GetApiTokens()) != 1 || resp.GetApiTokens()[0].GetName() != "admin" {
+		t.Errorf("the list has %v, want the one good row", resp.GetApiTokens())
+	}
 }
