@@ -31,7 +31,8 @@ func (s Spec) Validate() error {
 type Ref []byte
 
 // Backend is the contract of a driver. Callers do not use it directly but
-// through [Create], [Find], [Open] and [Key], which add what all backends share.
+// through [Create], [Find], [List], [Open] and [Key], which add what all
+// backends share.
 //
 // All methods may be called concurrently. Every remote call honours ctx and
 // returns soon after it ends. Drivers retry nothing that is not idempotent, and
@@ -52,6 +53,17 @@ type Backend interface {
 	// spec.Label, none if there are none. A backend whose references are the
 	// keys themselves has nothing to find and returns none.
 	Find(ctx context.Context, spec Spec) ([]Ref, error)
+
+	// List calls each, one call at a time, for every key whose label is one of
+	// zonemint's ([IsLabel]), and once for each of them, in no particular
+	// order. Keys of others, which may well share the store, are passed over.
+	// A key that is made or destroyed meanwhile, or was made less than
+	// Traits().ConsistencyWindow ago, may be missing; one that was destroyed
+	// may also still be listed. An error of each ends the listing and is returned
+	// as it is. each does not call the backend: a driver may hold a session or
+	// a lock while it runs. Nothing is ever destroyed because of a listing. A
+	// backend whose references are the keys themselves lists none.
+	List(ctx context.Context, each func(Labelled) error) error
 
 	// Open returns a handle for the key behind ref. The handle remains valid
 	// until the backend is closed, across reconnections, and needs no closing.
@@ -104,6 +116,6 @@ type Traits struct {
 	Stateless bool
 
 	// ConsistencyWindow is how long after an unknown outcome of Create a key
-	// may still be invisible to Find.
+	// may still be invisible to Find and List.
 	ConsistencyWindow time.Duration
 }

@@ -63,7 +63,7 @@ func (c Code) String() string {
 // Error is what every exported operation of this package fails with. Its text
 // holds the backend's own words and is meant for the log, not for the wire.
 type Error struct {
-	Op   string // "create", "find", "open", "sign", "verify", "destroy"
+	Op   string // "create", "find", "list", "open", "sign", "verify", "destroy"
 	Code Code
 	Err  error
 }

@@ -7,6 +7,7 @@ import (
 	"crypto/rsa"
 	"errors"
 	"fmt"
+	"math/big"
 )
 
 var errMismatch = errors.New("signature does not verify with the key's public half")
@@ -33,4 +34,28 @@ func (a Algorithm) verify(pub crypto.PublicKey, in, sig []byte) error {
 		return errMismatch
 	}
 	return nil
+}
+
+// Verify checks the signature of a message by the key pub: in the form of JWS
+// (RFC 7515, RFC 7518 section 3.4), or for ECDSA also in ASN.1 DER, the form that
+// openssl writes.
+func (a Algorithm) Verify(pub crypto.PublicKey, message, sig []byte) error {
+	if err := a.Fits(pub); err != nil {
+		return err
+	}
+	in := a.input(message)
+	if key, ok := pub.(*ecdsa.PublicKey); ok && rsMatches(key, in, sig) {
+		return nil
+	}
+	return a.verify(pub, in, sig)
+}
+
+// rsMatches checks a signature in the form R ‖ S.
+func rsMatches(key *ecdsa.PublicKey, digest, sig []byte) bool {
+	size := (key.Params().BitSize + 7) / 8
+	if len(sig) != 2*size {
+		return false
+	}
+	r, s := new(big.Int).SetBytes(sig[:size]), new(big.Int).SetBytes(sig[size:])
+	return ecdsa.Verify(key, digest, r, s)
 }

@@ -124,6 +124,11 @@ func (b *Backend) Find(ctx context.Context, _ signer.Spec) ([]signer.Ref, error)
 	return nil, b.check(ctx)
 }
 
+// List implements [signer.Backend]: there is nothing to list.
+func (b *Backend) List(ctx context.Context, _ func(signer.Labelled) error) error {
+	return b.check(ctx)
+}
+
 // Open implements [signer.Backend]. It decrypts the key, which the handle keeps
 // in memory: nothing but the signature itself remains to be done for a token.
 func (b *Backend) Open(ctx context.Context, spec signer.Spec, ref signer.Ref) (signer.Handle, error) {

@@ -23,6 +23,7 @@ type broken struct {
 	traits  func(*signer.Traits)
 	create  func(context.Context, signer.Spec) (signer.Ref, error)
 	find    func(context.Context, signer.Spec) ([]signer.Ref, error)
+	list    func(context.Context, func(signer.Labelled) error) error
 	open    func(context.Context, signer.Spec, signer.Ref) (signer.Handle, error)
 	destroy func(context.Context, signer.Spec, signer.Ref) error
 	sign    func(context.Context, signer.Handle, signer.Algorithm, []byte) ([]byte, error)
@@ -50,6 +51,13 @@ func (b *broken) Find(ctx context.Context, s signer.Spec) ([]signer.Ref, error) 
 		return b.find(ctx, s)
 	}
 	return b.Fake.Find(ctx, s)
+}
+
+func (b *broken) List(ctx context.Context, each func(signer.Labelled) error) error {
+	if b.list != nil {
+		return b.list(ctx, each)
+	}
+	return b.Fake.List(ctx, each)
 }
 
 func (b *broken) Open(ctx context.Context, s signer.Spec, ref signer.Ref) (signer.Handle, error) {
@@ -103,7 +111,7 @@ type defect struct {
 }
 
 func TestRunCatches(t *testing.T) {
-	for _, d := range slices.Concat(signingDefects(), callDefects(), keepingDefects()) {
+	for _, d := range slices.Concat(signingDefects(), callDefects(), keepingDefects(), listingDefects()) {
 		t.Run(d.name, func(t *testing.T) {
 			failed := signertest.FailedCases(t, d.harness(t), d.fails)
 			if len(failed) == 0 {
@@ -135,9 +143,10 @@ func (d defect) harness(t *testing.T) signertest.Harness {
 			}
 			return b
 		},
-		UnknownRef: signer.Ref("fake-key-0"),
-		BreakKey:   func(_ testing.TB, ref signer.Ref) { fake.SwapKey(ref) },
-		Stall:      func(testing.TB) func() { return stall(fake) },
+		UnknownRef:   signer.Ref("fake-key-0"),
+		BreakKey:     func(_ testing.TB, ref signer.Ref) { fake.SwapKey(ref) },
+		PlantForeign: func(tb testing.TB) signer.Ref { return plantForeign(tb, fake) },
+		Stall:        func(testing.TB) func() { return stall(fake) },
 	}
 	if d.tune != nil {
 		d.tune(&h)
@@ -292,6 +301,62 @@ func keepingDefects() []defect {
 		}},
 		{name: "does not destroy", fails: "destroyed keys are gone", spoil: func(b *broken) {
 			b.destroy = func(context.Context, signer.Spec, signer.Ref) error { return nil }
+		}},
+	}
+}
+
+func listingDefects() []defect {
+	return []defect{
+		{name: "lists nothing", fails: "lists what carries a label", spoil: func(b *broken) {
+			b.list = func(context.Context, func(signer.Labelled) error) error { return nil }
+		}},
+		{name: "lists twice what is on two pages", fails: "lists what carries a label", spoil: func(b *broken) {
+			b.list = func(ctx context.Context, each func(signer.Labelled) error) error {
+				return errors.Join(b.Fake.List(ctx, each), b.Fake.List(ctx, each))
+			}
+		}},
+		{name: "lists keys of others", fails: "lists what carries a label", spoil: func(b *broken) {
+			b.list = func(ctx context.Context, each func(signer.Labelled) error) error {
+				if err := each(signer.Labelled{Label: "zonemint-backup", Ref: signer.Ref("fake-key-1")}); err != nil {
+					return err
+				}
+				return b.Fake.List(ctx, each)
+			}
+		}},
+		{name: "lists one key's reference under all labels", fails: "lists what carries a label", spoil: func(b *broken) {
+			b.list = func(ctx context.Context, each func(signer.Labelled) error) error {
+				return b.Fake.List(ctx, func(l signer.Labelled) error {
+					l.Ref = signer.Ref("fake-key-2")
+					return each(l)
+				})
+			}
+		}},
+		{name: "lists a time of another unit", fails: "lists what carries a label", spoil: func(b *broken) {
+			b.list = func(ctx context.Context, each func(signer.Labelled) error) error {
+				return b.Fake.List(ctx, func(l signer.Labelled) error {
+					l.CreatedAt = time.UnixMilli(l.CreatedAt.Unix())
+					return each(l)
+				})
+			}
+		}},
+		{name: "lists on after an error", fails: "an error ends the listing", spoil: func(b *broken) {
+			b.list = func(ctx context.Context, each func(signer.Labelled) error) (err error) {
+				return errors.Join(b.Fake.List(ctx, func(l signer.Labelled) error {
+					err = errors.Join(err, each(l))
+					return nil
+				}), err)
+			}
+		}},
+		{name: "takes a caller's error for its end", fails: "an error ends the listing", spoil: func(b *broken) {
+			b.list = func(ctx context.Context, each func(signer.Labelled) error) error {
+				_ = b.Fake.List(ctx, each)
+				return nil
+			}
+		}},
+		{name: "lists after its context has ended", fails: "calls with an ended context fail", spoil: func(b *broken) {
+			b.list = func(ctx context.Context, each func(signer.Labelled) error) error {
+				return b.Fake.List(context.WithoutCancel(ctx), each)
+			}
 		}},
 	}
 }

@@ -22,6 +22,9 @@ func (s *session) operations(b signer.Backend, spec signer.Spec, ref signer.Ref,
 			_, err := signer.Find(ctx, b, spec)
 			return err
 		},
+		"list": func(ctx context.Context) error {
+			return signer.List(ctx, b, func(signer.Labelled) error { return nil })
+		},
 		"open": func(ctx context.Context) error {
 			_, err := signer.Open(ctx, b, spec, ref, nil)
 			return err
@@ -71,6 +74,9 @@ func (s *session) driverLooks(ctx context.Context, b *watched, spec signer.Spec,
 	}
 	if _, err := b.Find(ctx, spec); err == nil {
 		s.Error("the driver's Find ignores that its context has ended")
+	}
+	if err := b.List(ctx, func(signer.Labelled) error { return nil }); err == nil {
+		s.Error("the driver's List ignores that its context has ended")
 	}
 	if err := b.Destroy(ctx, spec, ref); err == nil {
 		s.Error("the driver's Destroy ignores that its context has ended")

@@ -19,8 +19,8 @@ type FakeOptions struct {
 	// Algorithms the backend declares. Empty means ES256, EdDSA and RS256.
 	Algorithms []signer.Algorithm
 
-	// ConsistencyWindow is how long a new key stays invisible to Find. The
-	// backend declares it.
+	// ConsistencyWindow is how long a new key stays invisible to Find and
+	// List. The backend declares it.
 	ConsistencyWindow time.Duration
 
 	// Latency is how long every call takes.
@@ -90,8 +90,8 @@ func (f *Fake) Calls(op Op) int {
 	return f.store.calls[op]
 }
 
-// Keys returns what the keys that exist were created for, visible to Find or
-// not, in the order of their creation.
+// Keys returns what the keys that exist were created for, visible to Find and
+// List or not, in the order of their creation.
 func (f *Fake) Keys() []signer.Spec {
 	f.store.mu.Lock()
 	defer f.store.mu.Unlock()
@@ -162,6 +162,19 @@ func (f *Fake) Find(ctx context.Context, spec signer.Spec) ([]signer.Ref, error)
 	}
 	f.store.settle(spec.Label)
 	return refs, nil
+}
+
+// List implements [signer.Backend]. Other calls may be made meanwhile.
+func (f *Fake) List(ctx context.Context, each func(signer.Labelled) error) error {
+	_, err := f.call(ctx, OpList, func() error {
+		for _, l := range f.store.list() {
+			if err := each(l); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return err
 }
 
 // Open implements [signer.Backend].

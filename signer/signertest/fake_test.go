@@ -17,10 +17,11 @@ func TestFakeConforms(t *testing.T) {
 		AllowClosedUse:    true,
 	})
 	signertest.Run(t, signertest.Harness{
-		Open:       func(testing.TB) signer.Backend { return fake.Connect() },
-		UnknownRef: signer.Ref("fake-key-0"),
-		BreakKey:   func(_ testing.TB, ref signer.Ref) { fake.SwapKey(ref) },
-		Stall:      func(testing.TB) func() { return stall(fake) },
+		Open:         func(testing.TB) signer.Backend { return fake.Connect() },
+		UnknownRef:   signer.Ref("fake-key-0"),
+		BreakKey:     func(_ testing.TB, ref signer.Ref) { fake.SwapKey(ref) },
+		PlantForeign: func(tb testing.TB) signer.Ref { return plantForeign(tb, fake) },
+		Stall:        func(testing.TB) func() { return stall(fake) },
 	})
 }
 
@@ -34,6 +35,17 @@ func stall(fake *signertest.Fake) (resume func()) {
 		fake.Heal()
 		close(gate)
 	}
+}
+
+// plantForeign makes a key as somebody else would: its label only begins like
+// one of zonemint's.
+func plantForeign(tb testing.TB, b signer.Backend) signer.Ref {
+	tb.Helper()
+	ref, err := b.Create(tb.Context(), signer.Spec{Keyset: "zone", Serial: 1, Label: "zonemint-backup", Algorithm: signer.ES256})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return ref
 }
 
 func spec(alg signer.Algorithm) signer.Spec {

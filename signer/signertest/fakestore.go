@@ -32,7 +32,8 @@ type fakeStore struct {
 type fakeKey struct {
 	spec    signer.Spec
 	private crypto.Signer
-	visible time.Time // to Find, from then on
+	created time.Time
+	visible time.Time // to Find and List, from then on
 }
 
 // next counts a call and returns the fault that hits it.
@@ -100,7 +101,8 @@ func (s *fakeStore) create(spec signer.Spec) (signer.Ref, error) {
 	defer s.mu.Unlock()
 	s.made++
 	ref := fmt.Sprintf("fake-key-%d", s.made)
-	s.keys[ref] = &fakeKey{spec: spec, private: private, visible: time.Now().Add(s.opts.ConsistencyWindow)}
+	now := time.Now()
+	s.keys[ref] = &fakeKey{spec: spec, private: private, created: now, visible: now.Add(s.opts.ConsistencyWindow)}
 	s.order = append(s.order, ref)
 	return signer.Ref(ref), nil
 }
@@ -115,6 +117,23 @@ func (s *fakeStore) find(label string) []signer.Ref {
 		}
 	}
 	return refs
+}
+
+func (s *fakeStore) list() []signer.Labelled {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var all []signer.Labelled
+	for _, ref := range s.order {
+		key := s.keys[ref]
+		if !signer.IsLabel(key.spec.Label) || time.Now().Before(key.visible) {
+			continue
+		}
+		all = append(all, signer.Labelled{
+			Label: key.spec.Label, Ref: signer.Ref(ref),
+			Keyset: key.spec.Keyset, Serial: key.spec.Serial, CreatedAt: key.created,
+		})
+	}
+	return all
 }
 
 func (s *fakeStore) lookup(spec signer.Spec, ref signer.Ref) (fakeKey, error) {

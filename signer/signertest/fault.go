@@ -16,6 +16,7 @@ type Op string
 const (
 	OpCreate  Op = "create"
 	OpFind    Op = "find"
+	OpList    Op = "list"
 	OpOpen    Op = "open"
 	OpPublic  Op = "public"
 	OpSign    Op = "sign"
@@ -23,7 +24,7 @@ const (
 )
 
 // Ops returns every call, so that a test can walk all of them.
-func Ops() []Op { return []Op{OpCreate, OpFind, OpOpen, OpPublic, OpSign, OpDestroy} }
+func Ops() []Op { return []Op{OpCreate, OpFind, OpList, OpOpen, OpPublic, OpSign, OpDestroy} }
 
 // Fault says how calls go wrong. The two halves of a failure are Err alone,
 // for a call that was refused, and Err with Apply, for one whose effect
@@ -35,7 +36,7 @@ type Fault struct {
 	Delay  time.Duration   // wait this long first
 	Until  <-chan struct{} // then wait until this is closed
 	Err    error           // what the call fails with, see [Fail]; nil if it does not
-	Apply  bool            // the call has its effect though it fails, also when its context ends first
+	Apply  bool            // the call has its effect though it fails, also when its context ends first; OpList: it fails after the last key
 	Mangle bool            // OpSign: the signature has one bit flipped
 }
 
@@ -53,13 +54,17 @@ func failf(code signer.Code, format string, args ...any) error {
 	return &failure{code, fmt.Sprintf(format, args...)}
 }
 
-// Code implements [signer.Backend].
-func (f *Fake) Code(err error) signer.Code {
+// codeOf classifies what Fail and failf made. What a file system says remains
+// unknown.
+func codeOf(err error) signer.Code {
 	if failed, ok := errors.AsType[*failure](err); ok {
 		return failed.code
 	}
 	return signer.Unknown
 }
+
+// Code implements [signer.Backend].
+func (f *Fake) Code(err error) signer.Code { return codeOf(err) }
 
 // outcomeUnknown says whether a caller that got err cannot know if the call
 // had its effect.

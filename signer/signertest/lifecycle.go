@@ -100,6 +100,7 @@ func (s *session) destroys() {
 	if err := spared.Probe(s.ctx); err != nil {
 		s.Errorf("another key was hit: %v", err)
 	}
+	s.listWithin(b, neighbour) // whether the destroyed key is among them is up to the backend
 }
 
 func (s *session) destroysNothing() {
@@ -130,6 +131,8 @@ func (s *session) closed() {
 	s.wantCode("create", err, signer.Closed)
 	_, err = signer.Find(s.ctx, b, spec)
 	s.wantCode("find", err, signer.Closed)
+	err = signer.List(s.ctx, b, func(signer.Labelled) error { return nil })
+	s.wantCode("list", err, signer.Closed)
 	_, err = signer.Open(s.ctx, b, spec, ref, nil)
 	s.wantCode("open", err, signer.Closed)
 	_, err = key.SignJWS(s.ctx, []byte("header.payload"))

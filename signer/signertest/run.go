@@ -1,6 +1,7 @@
 // Package signertest holds what keeps signing backends honest: a conformance
-// suite, [Run], that every backend passes, and [Fake], a backend in memory that
-// injects faults and fails the test of a caller who misuses it.
+// suite, [Run], that every backend passes; [Fake], a backend in memory that
+// injects faults and fails the test of a caller who misuses it; and [Dir], a
+// backend in a directory, for tests that kill the caller.
 package signertest
 
 import (
@@ -36,6 +37,11 @@ type Harness struct {
 	// BreakKey makes the store sign with another key than the one behind ref.
 	// Nil skips the case.
 	BreakKey func(tb testing.TB, ref signer.Ref)
+
+	// PlantForeign puts a key into the store that is not zonemint's, with
+	// another label or none, and returns what would be its reference. Nil, for
+	// stores that are never shared, leaves untested that List passes over it.
+	PlantForeign func(tb testing.TB) signer.Ref
 
 	// Stall makes every call to the store hang until resume is called. Nil
 	// skips the case, which no backend with Traits.Remote should.
@@ -91,11 +97,14 @@ func cases(h Harness, traits signer.Traits) []testCase {
 	if traits.Stateless {
 		list = append(list,
 			testCase{"nothing to find", (*session).nothingToFind},
+			testCase{"nothing to list", (*session).nothingToList},
 			testCase{"destroying does nothing", (*session).destroysNothing})
 	} else {
 		list = append(list,
 			testCase{"finds by label", (*session).finds},
 			testCase{"finds a key whose creation went unanswered", (*session).lostReply},
+			testCase{"lists what carries a label", (*session).lists},
+			testCase{"an error ends the listing", (*session).stopsListing},
 			testCase{"an unknown reference is not found", (*session).unknownRef},
 			testCase{"destroyed keys are gone", (*session).destroys})
 	}

@@ -101,6 +101,20 @@ func (s *session) findWithin(b signer.Backend, spec signer.Spec) []signer.Ref {
 	return refs
 }
 
+// list returns what b lists under any label.
+func (s *session) list(b signer.Backend) []signer.Labelled {
+	s.Helper()
+	var all []signer.Labelled
+	err := signer.List(s.ctx, b, func(l signer.Labelled) error {
+		all = append(all, l)
+		return nil
+	})
+	if err != nil {
+		s.Fatalf("list: %v", err)
+	}
+	return all
+}
+
 // wantCode fails unless err has one of the codes.
 func (s *session) wantCode(what string, err error, codes ...signer.Code) {
 	s.Helper()
@@ -148,6 +162,11 @@ func (w *watched) Find(ctx context.Context, spec signer.Spec) ([]signer.Ref, err
 	w.calls.Add(1)
 	refs, err := w.Backend.Find(ctx, spec)
 	return refs, w.saw(err)
+}
+
+func (w *watched) List(ctx context.Context, each func(signer.Labelled) error) error {
+	w.calls.Add(1)
+	return w.saw(w.Backend.List(ctx, each))
 }
 
 func (w *watched) Open(ctx context.Context, spec signer.Spec, ref signer.Ref) (signer.Handle, error) {
