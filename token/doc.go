@@ -31,6 +31,16 @@
 // [Options.RevocationsFailOpen] is set. [Reason] turns any failure into a short
 // stable word.
 //
+// # Following a keyset
+//
+// [RemoteKeys] and [RemoteRevocations] each keep up with what zonemint serves about
+// one keyset: its public keys, and which of its tokens have been revoked. Both do all
+// their work in a Run method that the caller starts and ends, and both have a
+// Status that says how old their knowledge is. A revocation takes effect within a
+// second or so while the feed is streamed, within
+// [RevocationOptions.PollInterval] while it is polled, and never later than
+// [RevocationOptions.MaxStale], unless the verifier fails open.
+//
 // Verification does not prove who presents a token: it is a bearer token. The text
 // of a token does not identify it either, because ECDSA signatures can be rewritten
 // into a second valid form; its jti does.

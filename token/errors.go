@@ -38,6 +38,14 @@ var (
 	// ErrRevocationsUnavailable: it is not known whether the token has been
 	// revoked.
 	ErrRevocationsUnavailable error = &failure{"revocations_unavailable", "revocations are not available"}
+	// ErrFeedCredential: the server of a revocation feed refused the credential,
+	// or there is none to send.
+	ErrFeedCredential error = &failure{"feed_credential", "credential for the revocation feed is not good"}
+	// ErrFeedKeyset: the server of a revocation feed knows no such keyset.
+	ErrFeedKeyset error = &failure{"feed_keyset", "keyset of the revocation feed is not known"}
+	// ErrFeedPage: bytes that are not a page of a revocation feed, or a page that
+	// does not follow the last.
+	ErrFeedPage error = &failure{"feed_page", "page of the revocation feed refused"}
 	// ErrKeysUnavailable: there is no key set to look the key up in.
 	ErrKeysUnavailable error = &failure{"keys_unavailable", "keys are not available"}
 	// ErrStaleKeys: the key set is older than it may be.
@@ -64,8 +72,8 @@ func Reasons() []string {
 	words := []string{"ok", "other"}
 	for _, err := range []error{
 		ErrMalformed, ErrUnknownKey, ErrAlgorithm, ErrSignature, ErrClaims, ErrIssuer, ErrExpired,
-		ErrNotYetValid, ErrRequirement, ErrRevoked, ErrRevocationsUnavailable, ErrKeysUnavailable,
-		ErrStaleKeys, ErrKeySet,
+		ErrNotYetValid, ErrRequirement, ErrRevoked, ErrRevocationsUnavailable, ErrFeedCredential,
+		ErrFeedKeyset, ErrFeedPage, ErrKeysUnavailable, ErrStaleKeys, ErrKeySet,
 	} {
 		words = append(words, Reason(err))
 	}

@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/zonemint/zonemint/token"
@@ -73,6 +75,93 @@ func Example() {
 	// Output:
 	// west [ingress egress] ok
 	// requirement true
+}
+
+// exampleZonemint stands for a zonemint that serves the keyset "zone", of which the
+// token with the jti id-2 was revoked. This one does not stream.
+func exampleZonemint() *httptest.Server {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /keysets/zone/jwks.json", func(w http.ResponseWriter, _ *http.Request) {
+		set, _ := exampleKeys().MarshalJSON()
+		w.Write(set)
+	})
+	mux.HandleFunc("GET /keysets/zone/revocations", func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Authorization") != "Bearer zmt_example" {
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
+		fmt.Fprintf(w, `{"keyset":"zone","epoch":"0190a5b0","seq":7,"more":false,"revoked":[{"jti":"id-2","exp":%d}]}`,
+			time.Now().Add(time.Hour).Unix())
+	})
+	return httptest.NewServer(mux)
+}
+
+// A control plane follows the keys and the revocations of its keyset, waits until it
+// has both, and then verifies tokens without asking anybody. Its API token is in a
+// file, which may be replaced while it runs.
+func ExampleRemoteRevocations() {
+	zonemint := exampleZonemint()
+	defer zonemint.Close()
+	dir, err := os.MkdirTemp("", "example")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer os.RemoveAll(dir)
+	tokenFile := filepath.Join(dir, "zonemint.token")
+	if err := os.WriteFile(tokenFile, []byte("zmt_example\n"), 0o600); err != nil {
+		fmt.Println(err)
+		return
+	}
+
+	// From here on it is what a control plane does.
+	keys, err := token.NewRemoteKeys(zonemint.URL+"/keysets/zone/jwks.json", token.RemoteOptions{})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	revocations, err := token.NewRemoteRevocations(zonemint.URL, "zone", token.RevocationOptions{
+		Credential: func(context.Context) (string, error) {
+			text, err := os.ReadFile(tokenFile)
+			return string(text), err
+		},
+		MaxStale: 2 * time.Minute,
+	})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	verifier, err := token.NewVerifier[token.ZoneClaims](keys, token.Options{Leeway: 10 * time.Second, Revocations: revocations})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+
+	ctx, stop := context.WithCancel(context.Background())
+	done := make(chan error, 2)
+	go func() { done <- keys.Run(ctx) }()
+	go func() { done <- revocations.Run(ctx) }()
+	defer func() { stop(); <-done; <-done }()
+
+	// Until the feed was read once, every token is refused. Do not serve before.
+	select {
+	case <-revocations.Ready():
+	case <-time.After(time.Minute):
+		fmt.Println(revocations.Status().Err)
+		return
+	}
+	_, err = verifier.Verify(ctx, exampleToken("id-1"), token.RequireZone("west"))
+	fmt.Println(token.Reason(err))
+	_, err = verifier.Verify(ctx, exampleToken("id-2"), token.RequireZone("west"))
+	fmt.Println(token.Reason(err))
+
+	// For metrics and health.
+	status := revocations.Status()
+	fmt.Println(status.Count, status.Usable, status.Age < time.Minute)
+	// Output:
+	// ok
+	// revoked
+	// 1 true true
 }
 
 // feed is a list of revoked tokens that has, or has not yet, been fetched.

@@ -47,19 +47,27 @@ func FetchKeySet(ctx context.Context, url string, o RemoteOptions) (*KeySet, err
 }
 
 func newFetcher(rawURL string, o RemoteOptions) (fetcher, error) {
-	u, err := url.Parse(rawURL)
-	switch {
-	case err != nil || u.Host == "":
-		return fetcher{}, errors.New("remote keys: not an absolute URL")
-	case u.User != nil || u.Fragment != "":
-		return fetcher{}, errors.New("remote keys: URL has a user or a fragment")
-	case u.Scheme == "https":
-	case u.Scheme == "http" && (o.AllowPlainHTTP || isLoopback(u.Hostname())):
-	default:
-		return fetcher{}, fmt.Errorf("remote keys: URL must be https, not %.10q", u.Scheme)
+	if err := checkURL(rawURL, o.AllowPlainHTTP); err != nil {
+		return fetcher{}, fmt.Errorf("remote keys: %w", err)
 	}
 	client := &http.Client{Transport: o.Transport, CheckRedirect: sameOrigin}
 	return fetcher{url: rawURL, client: client, options: o}, nil
+}
+
+// checkURL refuses what is not safe to follow. Its error does not hold the URL.
+func checkURL(rawURL string, allowPlainHTTP bool) error {
+	u, err := url.Parse(rawURL)
+	switch {
+	case err != nil || u.Host == "":
+		return errors.New("not an absolute URL")
+	case u.User != nil || u.Fragment != "":
+		return errors.New("URL has a user or a fragment")
+	case u.Scheme == "https":
+	case u.Scheme == "http" && (allowPlainHTTP || isLoopback(u.Hostname())):
+	default:
+		return fmt.Errorf("URL must be https, not %.10q", u.Scheme)
+	}
+	return nil
 }
 
 func isLoopback(host string) bool {

@@ -66,7 +66,7 @@ func (r *RemoteKeys) refresh(ctx context.Context) time.Duration {
 	r.err = err
 	if err != nil {
 		r.failures++
-		return r.retryDelay()
+		return retryDelay(r.failures)
 	}
 	r.failures = 0
 	r.current.Store(next)
@@ -103,8 +103,9 @@ func (r *RemoteKeys) refreshDelay(maxAge time.Duration) time.Duration {
 	return jitter(fresh, 0.7, 0.9)
 }
 
-func (r *RemoteKeys) retryDelay() time.Duration {
-	doublings := min(r.failures-1, 10)
+// retryDelay is how long to wait after so many failures, at least one.
+func retryDelay(failures int) time.Duration {
+	doublings := min(failures-1, 10)
 	return jitter(min(firstRetry<<doublings, lastRetry), 0.5, 1)
 }
 

@@ -8,6 +8,7 @@ import (
 )
 
 // Revocations says which tokens of the verifier's keyset have been revoked.
+// [RemoteRevocations] follows zonemint's own feed.
 type Revocations interface {
 	// Revoked says whether the token with that jti has been revoked. If it
 	// cannot know, for example because it has not yet learnt of any revocation
@@ -36,7 +37,8 @@ type Options struct {
 	Revocations Revocations
 
 	// RevocationsFailOpen accepts tokens while Revocations returns errors.
-	// Without it they are refused.
+	// Without it they are refused. It lets nothing pass that is known to be
+	// revoked: [RemoteRevocations] goes on saying so when it is out of date.
 	RevocationsFailOpen bool
 
 	// Now is the clock, time.Now if it is nil.
@@ -141,9 +143,11 @@ func (v *Verifier[C]) checkRevoked(ctx context.Context, jti string) error {
 	switch {
 	case revoked:
 		return ErrRevoked
-	case err != nil && !v.options.RevocationsFailOpen:
-		return fmt.Errorf("%w: %w", ErrRevocationsUnavailable, err)
-	default:
+	case err == nil || v.options.RevocationsFailOpen:
 		return nil
+	case Reason(err) == Reason(ErrRevocationsUnavailable):
+		return err
+	default:
+		return fmt.Errorf("%w: %w", ErrRevocationsUnavailable, err)
 	}
 }
