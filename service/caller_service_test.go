@@ -36,7 +36,7 @@ func TestCreateApiToken(t *testing.T) {
 			t.Errorf("%s: %v, %v", c.name, who, err)
 		}
 		want := []string{
-			"zonemint.v1.CallerService/WhoAmI", "zonemint.v1.KeyService/ListKeysets", "zonemint.v1.KeyService/ListSigningKeys",
+			"zonemint.v1.CallerService/WhoAmI", "zonemint.v1.KeyService/GetSigningKey", "zonemint.v1.KeyService/ListKeysets", "zonemint.v1.KeyService/ListSigningKeys",
 			"zonemint.v1.TokenService/IssueTokens", "zonemint.v1.TokenService/IssueZoneToken", "zonemint.v1.TokenService/VerifyToken",
 		}
 		got := slices.DeleteFunc(who.GetMethods(), func(m string) bool { return strings.HasPrefix(m, "grpc.") })

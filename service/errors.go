@@ -3,6 +3,7 @@ package service
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"strings"
 
@@ -22,6 +23,16 @@ import (
 type invalid struct{ field, reason string }
 
 func (e *invalid) Error() string { return e.field + ": " + e.reason }
+
+// countError says that another number of tokens matches than the caller expects.
+// Its text is meant for the caller.
+type countError struct{ matched, expected int64 }
+
+func (e *countError) Error() string {
+	return fmt.Sprintf("%d tokens match, not %d as expected; nothing was revoked", e.matched, e.expected)
+}
+
+func (e *countError) Unwrap() error { return store.ErrUnexpectedCount }
 
 // answer is how a class of errors looks from outside. Without a text of its own
 // the error's text is shown, which only classes made for the caller have.
@@ -51,8 +62,13 @@ func answers() []answer {
 		{ledger.ErrKeyRefused, connect.CodeUnavailable, "the signing key was replaced meanwhile; try again"},
 		{ledger.ErrBusy, connect.CodeResourceExhausted, "too many requests are waiting; try again later"},
 		{ledger.ErrClosed, connect.CodeUnavailable, "this replica is shutting down; try again"},
+		{errEnding, connect.CodeUnavailable, "this replica is shutting down; try again"},
 		{errNoLease, connect.CodeUnavailable, "this replica has lost touch with the database; try again"},
+		{errClockOffset, connect.CodeUnavailable, ""},
+		{errClockJumped, connect.CodeUnavailable, ""},
+		{errClockUnknown, connect.CodeUnavailable, ""},
 
+		{store.ErrUnexpectedCount, connect.CodeFailedPrecondition, ""},
 		{store.ErrFull, connect.CodeResourceExhausted, "the database has no space left; nothing was issued or changed"},
 		{store.ErrUnknownOutcome, connect.CodeUnavailable, "the connection to the database was lost; try again"},
 		{store.ErrUnavailable, connect.CodeUnavailable, "the database does not answer; try again later"},
@@ -93,6 +109,12 @@ func explain(err error) (connect.Code, string) {
 	if e, ok := errors.AsType[*invalid](err); ok {
 		return connect.CodeInvalidArgument, e.Error()
 	}
+	if e, ok := errors.AsType[*missing](err); ok {
+		return connect.CodeNotFound, e.Error()
+	}
+	if e, ok := errors.AsType[*held](err); ok {
+		return connect.CodeFailedPrecondition, e.Error()
+	}
 	if e, ok := errors.AsType[*kumaInvalidError](err); ok {
 		return connect.CodeInvalidArgument, e.Error()
 	}
@@ -130,8 +152,14 @@ func violations(e *protovalidate.ValidationError) string {
 // edge turns an error into what may leave the process. The cause goes to the
 // log, beside the request's ID.
 func (s *Service) edge(ctx context.Context, method, request string, who caller.Caller, err error) *connect.Error {
-	code, text := explain(err)
+	code, _ := explain(err)
 	s.logFault(ctx, method, request, who, code, err)
+	return outside(request, err)
+}
+
+// outside is what may leave the process of an error.
+func outside(request string, err error) *connect.Error {
+	code, text := explain(err)
 	out := connect.NewError(code, errors.New(text))
 	out.Meta().Set(requestIDHeader, request)
 	return out

@@ -32,6 +32,8 @@ func wantedCodes() map[error]connect.Code {
 		store.ErrCallerRefused: connect.CodeUnauthenticated, ledger.ErrCallerRefused: connect.CodeUnauthenticated,
 		ledger.ErrKeyRefused: connect.CodeUnavailable,
 		ledger.ErrBusy:       connect.CodeResourceExhausted, ledger.ErrClosed: connect.CodeUnavailable, errNoLease: connect.CodeUnavailable,
+		errClockOffset: connect.CodeUnavailable, errClockJumped: connect.CodeUnavailable, errClockUnknown: connect.CodeUnavailable,
+		errEnding: connect.CodeUnavailable, store.ErrUnexpectedCount: connect.CodeFailedPrecondition,
 		store.ErrFull: connect.CodeResourceExhausted, store.ErrUnknownOutcome: connect.CodeUnavailable,
 		store.ErrUnavailable: connect.CodeUnavailable, store.ErrTampered: connect.CodeInternal, store.ErrExists: connect.CodeAlreadyExists,
 		store.ErrNotFound: connect.CodeNotFound, store.ErrConflict: connect.CodeAborted, store.ErrRejected: connect.CodeInvalidArgument,

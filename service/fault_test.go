@@ -33,7 +33,7 @@ func TestDatabaseDown(t *testing.T) {
 	w := newWorld(t)
 	now := &clock{}
 	cfg := w.config()
-	cfg.Now = now.now
+	cfg.Now, cfg.StaleIfError = now.now, time.Minute
 	s := w.start(t, cfg, zoneKeyset())
 	must(s.issue(t, s.admin))
 	w.engine.cut()
@@ -61,8 +61,8 @@ func TestDatabaseDown(t *testing.T) {
 	issued, err := s.issue(t, s.admin)
 	wantNothing(t, issued, err, connect.CodeUnavailable)
 
-	w.engine.reconnect()
 	now.set(0)
+	w.engine.reconnect()
 	if _, err := s.issue(t, s.admin); err != nil || s.private("/healthz/ready").Code != 200 {
 		t.Errorf("back again: %v, ready says %d", err, s.private("/healthz/ready").Code)
 	}
@@ -75,11 +75,30 @@ func TestNoLeaseNoToken(t *testing.T) {
 	now := &clock{}
 	cfg := w.config()
 	cfg.Now = now.now
-	cfg.LeaseTTL = time.Hour // the next heartbeat is ten minutes away
+	cfg.LeaseTTL = time.Hour
 	s := w.start(t, cfg, zoneKeyset())
+	w.engine.muffle()
 	now.set(time.Hour + time.Second)
 	resp, err := s.issue(t, s.apiTokenFor(t, 48*time.Hour))
 	wantNothing(t, resp, err, connect.CodeUnavailable)
+	if !strings.Contains(fmt.Sprint(err), "lost touch") {
+		t.Error(err)
+	}
+}
+
+// A replica whose lease runs out while it makes a key gives up, and does not tell
+// the caller that it was the caller who left.
+func TestNoLeaseNoKey(t *testing.T) {
+	w := newWorld(t)
+	fake := signertest.NewFake(t, signertest.FakeOptions{})
+	w.backends["local"] = fake
+	cfg := w.config()
+	cfg.LeaseTTL = 600 * time.Millisecond
+	s := w.start(t, cfg)
+	fake.Inject(signertest.Fault{Op: signertest.OpCreate, Times: 1, Delay: time.Hour})
+	w.engine.muffle()
+	_, err := s.as(s.admin).keys.CreateKeyset(t.Context(), &pb.CreateKeysetRequest{Keyset: zoneKeyset()})
+	wantCode(t, err, connect.CodeUnavailable)
 	if !strings.Contains(fmt.Sprint(err), "lost touch") {
 		t.Error(err)
 	}
@@ -103,6 +122,31 @@ func TestTheLeaseIsRenewed(t *testing.T) {
 			t.Errorf("%q is logged %d times", text, n)
 		}
 	}
+}
+
+// A replica whose heartbeats arrive, and that cannot load a ring that has changed,
+// must not vouch for the old one: rotations wait for its lease, and then for what
+// verifiers were told during it.
+func TestTheLeaseNeedsTheRing(t *testing.T) {
+	w := newWorld(t)
+	cfg := w.config()
+	cfg.LeaseTTL = 1200 * time.Millisecond
+	s := w.start(t, cfg, zoneKeyset())
+	w.engine.blind()
+	time.Sleep(cfg.LeaseTTL + 300*time.Millisecond)
+	if got := s.private("/healthz/ready").Code; got != 200 {
+		t.Errorf("the ring has not changed: ready says %d", got)
+	}
+	if _, _, err := w.db.CreateKeyset(t.Context(), store.Keyset{Name: "edge", Profile: store.ProfileZone, Algorithm: "ES256",
+		Backend: "local", Distribution: store.DistributionJWKS}, nil, store.Actor{Name: "cli/test"}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it is not ready", func() bool { return s.private("/healthz/ready").Code == 503 })
+	if resp, _ := s.get(t, "/keysets/zone/jwks.json"); resp.Header.Get("Cache-Control") != "public, max-age=0" {
+		t.Errorf("it serves the old ring with %q", resp.Header.Get("Cache-Control"))
+	}
+	w.engine.reconnect()
+	eventually(t, "it is ready again", func() bool { return s.private("/healthz/ready").Code == 200 })
 }
 
 func TestLedgerFails(t *testing.T) {

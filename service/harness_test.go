@@ -40,13 +40,14 @@ type world struct {
 	backends map[string]signer.Backend
 	log      *logBuffer
 	admin    string // an API token without bounds
+	file     string // of the database
 }
 
 func newWorld(t testing.TB) *world {
 	t.Helper()
 	key := must(instancekey.Generate())
-	w := &world{key: key, log: &logBuffer{}, dbClock: &clock{}}
-	raw := must(sqlite.Open(t.Context(), filepath.Join(t.TempDir(), "zonemint.db"), sqlite.Options{Now: w.dbClock.now}))
+	w := &world{key: key, log: &logBuffer{}, dbClock: &clock{}, file: filepath.Join(t.TempDir(), "zonemint.db")}
+	raw := must(sqlite.Open(t.Context(), w.file, sqlite.Options{Now: w.dbClock.now}))
 	if _, err := raw.Migrate(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -149,28 +150,47 @@ func newTestServer(t testing.TB) *server {
 
 // wire is a client over one of the protocols.
 type wire struct {
-	name    string
-	tokens  v1.TokenServiceClient
-	keys    v1.KeyServiceClient
-	callers v1.CallerServiceClient
+	name        string
+	tokens      v1.TokenServiceClient
+	keys        v1.KeyServiceClient
+	revocations v1.RevocationServiceClient
+	audit       v1.AuditServiceClient
+	callers     v1.CallerServiceClient
 }
 
 // bearer adds an API token to requests.
-func bearer(token string) connect.ClientOption {
-	return connect.WithInterceptors(connect.UnaryInterceptorFunc(func(next connect.UnaryFunc) connect.UnaryFunc {
-		return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
-			if token != "" {
-				req.Header().Set("Authorization", "Bearer "+token)
-			}
-			return next(ctx, req)
-		}
-	}))
+type bearer string
+
+func (b bearer) set(h http.Header) {
+	if b != "" {
+		h.Set("Authorization", "Bearer "+string(b))
+	}
+}
+
+func (b bearer) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
+	return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
+		b.set(req.Header())
+		return next(ctx, req)
+	}
+}
+
+func (b bearer) WrapStreamingClient(next connect.StreamingClientFunc) connect.StreamingClientFunc {
+	return func(ctx context.Context, spec connect.Spec) connect.StreamingClientConn {
+		conn := next(ctx, spec)
+		b.set(conn.RequestHeader())
+		return conn
+	}
+}
+
+func (b bearer) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
+	return next
 }
 
 func (s *server) wire(name, token string, opts ...connect.ClientOption) wire {
-	opts = append(opts, bearer(token))
+	opts = append(opts, connect.WithInterceptors(bearer(token)))
 	return wire{
 		name, v1.NewTokenServiceClient(s.client, s.url, opts...), v1.NewKeyServiceClient(s.client, s.url, opts...),
+		v1.NewRevocationServiceClient(s.client, s.url, opts...), v1.NewAuditServiceClient(s.client, s.url, opts...),
 		v1.NewCallerServiceClient(s.client, s.url, opts...),
 	}
 }
@@ -212,6 +232,8 @@ type engine struct {
 	store.Engine
 	fail   atomic.Pointer[error] // what every call fails with
 	ledger atomic.Pointer[error] // what AppendLedger fails with
+	beats  atomic.Pointer[error] // what Heartbeat fails with
+	views  atomic.Pointer[error] // what View fails with
 	budget atomic.Int64          // how many more changes succeed; 0 for any number
 }
 
@@ -221,10 +243,26 @@ func (e *engine) cut() {
 	e.fail.Store(&err)
 }
 
+// muffle makes heartbeats fail from now on, and nothing else: a replica learns no
+// more about its clock and its lease.
+func (e *engine) muffle() {
+	err := fmt.Errorf("%w: %s", store.ErrUnavailable, canary)
+	e.beats.Store(&err)
+}
+
+// blind makes everything fail that only reads, such as loading the ring, and
+// heartbeats succeed.
+func (e *engine) blind() {
+	err := fmt.Errorf("%w: %s", store.ErrUnavailable, canary)
+	e.views.Store(&err)
+}
+
 // reconnect makes calls succeed again.
 func (e *engine) reconnect() {
 	e.fail.Store(nil)
 	e.ledger.Store(nil)
+	e.beats.Store(nil)
+	e.views.Store(nil)
 	e.budget.Store(0)
 }
 
@@ -248,7 +286,7 @@ func (e *engine) Update(ctx context.Context, fn func(store.Tx) error) error {
 }
 
 func (e *engine) View(ctx context.Context, fn func(store.Tx) error) error {
-	if err := e.broken(&e.fail); err != nil {
+	if err := e.broken(&e.views); err != nil {
 		return err
 	}
 	return e.Engine.View(ctx, fn)
@@ -262,7 +300,7 @@ func (e *engine) AppendLedger(ctx context.Context, b store.LedgerBatch) (store.R
 }
 
 func (e *engine) Heartbeat(ctx context.Context, r store.Replica, ttl time.Duration) (store.Beat, error) {
-	if err := e.broken(&e.fail); err != nil {
+	if err := e.broken(&e.beats); err != nil {
 		return store.Beat{}, err
 	}
 	return e.Engine.Heartbeat(ctx, r, ttl)

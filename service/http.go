@@ -36,12 +36,14 @@ const (
 func (s *Service) Handler() http.Handler {
 	rpc := http.NewServeMux()
 	opts := []connect.HandlerOption{
-		connect.WithInterceptors(connect.UnaryInterceptorFunc(s.intercept)),
+		connect.WithInterceptors(edges{s}),
 		connect.WithReadMaxBytes(maxBody), connect.WithCompressMinBytes(1024),
 		connect.WithRecover(s.recovered),
 	}
 	rpc.Handle(v1.NewTokenServiceHandler(tokenService{s}, opts...))
 	rpc.Handle(v1.NewKeyServiceHandler(keyService{s}, opts...))
+	rpc.Handle(v1.NewRevocationServiceHandler(revocationService{s}, opts...))
+	rpc.Handle(v1.NewAuditServiceHandler(auditService{s}, opts...))
 	rpc.Handle(v1.NewCallerServiceHandler(callerService{s}, opts...))
 	bounded := connect.WithReadMaxBytes(maxBody)
 	reflector := grpcreflect.NewStaticReflector(serviceNames()...)
@@ -49,7 +51,11 @@ func (s *Service) Handler() http.Handler {
 	rpc.Handle(grpcreflect.NewHandlerV1Alpha(reflector, bounded))
 
 	mux := http.NewServeMux()
-	mux.Handle("/", authn.NewMiddleware(s.authenticate).Wrap(rpc))
+	calls := authn.NewMiddleware(s.authenticate).Wrap(rpc)
+	mux.Handle("/", calls)
+	mux.HandleFunc(v1.RevocationServiceWatchRevocationsProcedure, func(w http.ResponseWriter, r *http.Request) {
+		calls.ServeHTTP(newLasting(w), r)
+	})
 	mux.Handle(grpchealth.NewHandler(grpchealth.NewStaticChecker(serviceNames()...), bounded)) // open
 	mux.HandleFunc("GET /{$}", s.serveIdentity)                                                // open
 	mux.HandleFunc("POST /tokens/zone", s.serveKumaZoneToken)
@@ -57,45 +63,63 @@ func (s *Service) Handler() http.Handler {
 	if s.cfg.Issuer != "" {
 		mux.HandleFunc("GET "+discovery, s.serveDiscovery) // open
 	}
-	return s.jwks(mux) // open
+	return s.ofKeysets(mux)
 }
 
 func serviceNames() []string {
-	return []string{v1.TokenServiceName, v1.KeyServiceName, v1.CallerServiceName}
+	return []string{
+		v1.TokenServiceName, v1.KeyServiceName, v1.RevocationServiceName, v1.AuditServiceName, v1.CallerServiceName,
+	}
 }
 
-// jwks answers for the JWK sets, and passes everything else on. Names of keysets
-// have slashes, so the path is taken apart here and not by a pattern.
-func (s *Service) jwks(next http.Handler) http.Handler {
+// ofKeysets answers for the documents of keysets, and passes everything else on.
+// Names of keysets have slashes, so the path is taken apart here and not by a
+// pattern.
+func (s *Service) ofKeysets(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		name, ok := keysetOf(r.URL.Path)
+		serve := s.serveJWKS // open
+		name, ok := keysetOf(r.URL.Path, jwksDocument)
 		if !ok {
-			next.ServeHTTP(w, r)
-			return
+			serve = s.serveRevocations
+			name, ok = keysetOf(r.URL.Path, feedDocument)
 		}
-		if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		switch {
+		case !ok:
+			next.ServeHTTP(w, r)
+		case r.Method != http.MethodGet && r.Method != http.MethodHead:
 			w.Header().Set("Allow", "GET, HEAD")
 			http.Error(w, "method not allowed", http.StatusMethodNotAllowed)
-			return
+		default:
+			serve(w, r, name)
 		}
-		ks, err := s.ring.Load().Keyset(name)
-		if err != nil {
-			http.Error(w, err.Error(), http.StatusNotFound)
-			return
-		}
-		ks.Set.ServeFor(w, r, s.clock.remaining(s.cfg.MaxAge))
 	})
 }
 
-func keysetOf(path string) (string, bool) {
+// The documents of a keyset.
+const (
+	jwksDocument = "/jwks.json"
+	feedDocument = "/revocations"
+)
+
+func keysetOf(path, document string) (string, bool) {
 	if path == wellKnownJWKS {
-		return DefaultKeyset, true
+		return DefaultKeyset, document == jwksDocument
 	}
 	name, ok := strings.CutPrefix(path, "/keysets/")
 	if !ok {
 		return "", false
 	}
-	return strings.CutSuffix(name, "/jwks.json")
+	return strings.CutSuffix(name, document)
+}
+
+func (s *Service) serveJWKS(w http.ResponseWriter, r *http.Request, name string) {
+	ks, err := s.ring.Load().Keyset(name)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusNotFound)
+		return
+	}
+	now, lease := s.clock.outlook()
+	ks.Set.ServeFor(w, r, s.caching, ks.FreshFor(now, min(lease, s.cfg.MaxAge)))
 }
 
 // serveDiscovery answers with what of OpenID Connect Discovery 1.0 applies here:

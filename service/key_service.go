@@ -31,7 +31,7 @@ func (s keyService) CreateKeyset(ctx context.Context, req *pb.CreateKeysetReques
 	if err := who.MaySee(req.GetKeyset().GetName()); err != nil {
 		return nil, err
 	}
-	ks, err := keysetFromProto(req.GetKeyset())
+	ks, err := newKeyset(req.GetKeyset())
 	if err != nil {
 		return nil, err
 	}
@@ -89,7 +89,7 @@ func (s *Service) EnsureKeyset(ctx context.Context, req *pb.Keyset) error {
 	if err := s.validator.Validate(req); err != nil {
 		return fmt.Errorf("keyset %s: %w", req.GetName(), err)
 	}
-	ks, err := keysetFromProto(req)
+	ks, err := newKeyset(req)
 	if err != nil {
 		return fmt.Errorf("keyset %s: %w", req.GetName(), err)
 	}
@@ -128,16 +128,16 @@ func (s *Service) createKeyset(ctx context.Context, ks store.Keyset, by store.Ac
 			return ks, err
 		}
 	}
-	if _, err := s.store.ActivateSigningKey(ctx, keys[0].ID, by); err != nil && !errors.Is(err, store.ErrConflict) {
-		return ks, err
-	}
-	return ks, s.awaitKeys(ctx, ks)
+	return ks, s.awaitKeys(ctx, ks, by)
 }
 
 // awaitKeys waits until a keyset signs and all its keys are made. They are by
 // now, unless another replica's heartbeat came between and took one over.
-func (s *Service) awaitKeys(ctx context.Context, ks store.Keyset) error {
+func (s *Service) awaitKeys(ctx context.Context, ks store.Keyset, by store.Actor) error {
 	for {
+		if err := s.settle(ctx, ks.ID, by); err != nil && !errors.Is(err, store.ErrConflict) {
+			return err
+		}
 		if err := s.ring.Refresh(ctx); err != nil {
 			return err
 		}
@@ -171,6 +171,13 @@ func (s *Service) checkBackend(ks store.Keyset) error {
 	return nil
 }
 
+func newKeyset(k *pb.Keyset) (store.Keyset, error) {
+	if k.GetProfile() == pb.Profile_PROFILE_UNSPECIFIED {
+		return store.Keyset{}, &invalid{"profile", "is required: say what the tokens are for"}
+	}
+	return keysetFromProto(k)
+}
+
 func keysetFromProto(k *pb.Keyset) (store.Keyset, error) {
 	ks := store.Keyset{
 		Name: k.GetName(), Algorithm: k.GetAlgorithm(), Backend: k.GetBackend(),
@@ -179,6 +186,9 @@ func keysetFromProto(k *pb.Keyset) (store.Keyset, error) {
 			MaxValidFor:     durationOr(k.GetMaxValidFor(), defaultMaxValidFor),
 			DefaultValidFor: durationOr(k.GetDefaultValidFor(), 0),
 			Backdate:        durationOr(k.GetBackdate(), defaultBackdate),
+			RotateEvery:     durationOr(k.GetRotateEvery(), 0),
+			PublishAhead:    durationOr(k.GetPublishAhead(), 0),
+			Consumers:       k.GetConsumers(),
 		},
 	}
 	if ks.Algorithm == "" {
@@ -209,6 +219,9 @@ func keysetToProto(k store.Keyset) *pb.Keyset {
 		MaxValidFor:     durationpb.New(time.Duration(k.Policy.MaxValidFor)),
 		DefaultValidFor: durationpb.New(time.Duration(k.Policy.DefaultValidFor)),
 		Backdate:        durationpb.New(time.Duration(k.Policy.Backdate)),
+		RotateEvery:     durationpb.New(time.Duration(k.Policy.RotateEvery)),
+		PublishAhead:    durationpb.New(time.Duration(k.Policy.PublishAhead)),
+		Consumers:       k.Policy.Consumers,
 		CreatedAt:       timestamppb.New(k.CreatedAt),
 	}
 }
@@ -216,14 +229,20 @@ func keysetToProto(k store.Keyset) *pb.Keyset {
 func keysToProto(keyset string, keys []store.SigningKey) []*pb.SigningKey {
 	out := make([]*pb.SigningKey, len(keys))
 	for i, k := range keys {
-		out[i] = &pb.SigningKey{
-			Keyset: keyset, Serial: int32(k.Serial), Kid: k.KID, Role: string(k.Role), State: string(k.State),
-			Algorithm: k.Algorithm, Backend: k.Backend, PublicKey: publicPEM(k.PublicKey),
-			CreatedAt: timestamp(k.CreatedAt), PublishedAt: timestamp(k.PublishedAt),
-			ActivatedAt: timestamp(k.ActivatedAt), LastExpiry: timestamp(k.LastExpiry),
-		}
+		out[i] = keyToProto(keyset, k)
 	}
 	return out
+}
+
+func keyToProto(keyset string, k store.SigningKey) *pb.SigningKey {
+	return &pb.SigningKey{
+		Keyset: keyset, Serial: int32(k.Serial), Kid: k.KID, Role: string(k.Role), State: string(k.State),
+		Algorithm: k.Algorithm, Backend: k.Backend, PublicKey: publicPEM(k.PublicKey),
+		CreatedAt: timestamp(k.CreatedAt), PublishedAt: timestamp(k.PublishedAt),
+		ActivatedAt: timestamp(k.ActivatedAt), LastExpiry: timestamp(k.LastExpiry),
+		ActivateAfter: timestamp(k.ActivateAfter), RetiredAt: timestamp(k.RetiredAt), RemovedAt: timestamp(k.RemovedAt),
+		DestroyedAt: timestamp(k.DestroyedAt), Imported: k.Imported, TrustedUntil: timestamp(k.TrustedUntil), Reason: k.Reason,
+	}
 }
 
 func publicPEM(der []byte) string {

@@ -6,7 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
+
+	"github.com/google/uuid"
 
 	"github.com/zonemint/zonemint/service/keyring"
 	"github.com/zonemint/zonemint/signer"
@@ -17,67 +20,109 @@ import (
 // takes over.
 const makeLease = 2 * time.Minute
 
-// advance finishes what a replica that died left behind: keys in state
-// creating, and keysets whose first key was published and not activated. Every
-// replica may run it; losing a race changes nothing.
-func (s *Service) advance(ctx context.Context) {
-	snapshot := s.ring.Load()
-	for _, k := range snapshot.Unfinished() {
-		s.logAdvance(ctx, k, s.finishKey(ctx, k))
-	}
-	for _, ks := range snapshot.Idle() {
-		s.logAdvance(ctx, ks.Keys[0], s.activateFirst(ctx, ks))
-	}
+// backoff is how long after its last failure a key is tried again: from once a
+// heartbeat to once in five minutes.
+func backoff(failures int) time.Duration {
+	return min(time.Second<<min(failures, 10), 5*time.Minute)
 }
 
-func (s *Service) logAdvance(ctx context.Context, k store.SigningKey, err error) {
-	attrs := []any{slog.String("key", k.ID.String()), slog.Int("serial", k.Serial)}
-	switch {
-	case err == nil:
-		s.log.InfoContext(ctx, "signing key advanced", attrs...)
-	case !errors.Is(err, store.ErrConflict): // a conflict: another replica is at it
-		s.log.ErrorContext(ctx, "signing key not advanced", append(attrs, slog.Any("error", err))...)
-	}
+// attempts remembers which keys this process is making, and which it failed to.
+type attempts struct {
+	mu     sync.Mutex
+	making map[uuid.UUID]bool
+	failed map[uuid.UUID]failure
 }
 
-func (s *Service) finishKey(ctx context.Context, k store.SigningKey) error {
-	for _, ks := range s.ring.Load().Keysets() {
-		if ks.ID == k.KeysetID {
-			if err := s.makeKey(ctx, ks.Name, k, s.actor()); err != nil {
-				return err
-			}
-			return s.ring.Refresh(ctx)
+type failure struct {
+	times int
+	until time.Time
+}
+
+// begin says whether a key may be tried now; end must be called if so.
+func (a *attempts) begin(id uuid.UUID, patient bool) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.making[id] || patient && time.Now().Before(a.failed[id].until) {
+		return false
+	}
+	if a.making == nil {
+		a.making, a.failed = map[uuid.UUID]bool{}, map[uuid.UUID]failure{}
+	}
+	a.making[id] = true
+	return true
+}
+
+func (a *attempts) end(id uuid.UUID, err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.making, id)
+	if err == nil || errors.Is(err, store.ErrConflict) {
+		delete(a.failed, id)
+		return
+	}
+	f := a.failed[id]
+	f.until = time.Now().Add(backoff(f.times))
+	f.times++
+	a.failed[id] = f
+}
+
+// startMaking makes a key beside everything else: a backend that hangs holds up
+// its own keys only. keepAdvancing waits for the end of what was started.
+func (s *Service) startMaking(ctx context.Context, keyset string, k store.SigningKey) {
+	if !s.attempts.begin(k.ID, true) {
+		return
+	}
+	s.makers.Go(func() {
+		err := s.makeClaimed(ctx, keyset, k, s.actor())
+		s.attempts.end(k.ID, err)
+		switch {
+		case err == nil:
+			s.nudge()
+			s.log.InfoContext(ctx, "signing key published", slog.String("keyset", keyset), slog.Int("serial", k.Serial))
+		case !errors.Is(err, store.ErrConflict) && ctx.Err() == nil: // a conflict: another replica is at it
+			s.log.ErrorContext(ctx, "signing key not made", slog.String("keyset", keyset), slog.Int("serial", k.Serial), slog.Any("error", err))
 		}
-	}
-	return fmt.Errorf("signing key %s: its keyset cannot be read", k.ID)
+	})
 }
 
-// activateFirst lets the first key of a keyset sign at once: no verifier can
-// hold an older set, since there has been none.
-func (s *Service) activateFirst(ctx context.Context, ks *keyring.Keyset) error {
-	if _, err := s.store.ActivateSigningKey(ctx, ks.Keys[0].ID, s.actor()); err != nil {
-		return err
-	}
-	return s.ring.Refresh(ctx)
-}
-
-// makeKey takes a key from creating to published.
+// makeKey makes a key at once, whatever came of it before.
 func (s *Service) makeKey(ctx context.Context, keyset string, k store.SigningKey, by store.Actor) error {
+	if !s.attempts.begin(k.ID, false) {
+		return fmt.Errorf("this replica is making the key already: %w", store.ErrConflict)
+	}
+	err := s.makeClaimed(ctx, keyset, k, by)
+	s.attempts.end(k.ID, err)
+	return err
+}
+
+// makeClaimed takes a key from creating to published.
+func (s *Service) makeClaimed(ctx context.Context, keyset string, k store.SigningKey, by store.Actor) error {
 	b, ok := s.cfg.Backends[k.Backend]
 	if !ok {
 		return &signer.Error{Op: "create", Code: signer.Misconfigured, Err: fmt.Errorf("backend %q is not configured", k.Backend)}
 	}
-	// The lease below keeps other replicas away, but not this one.
-	if _, busy := s.making.LoadOrStore(k.ID, struct{}{}); busy {
-		return fmt.Errorf("this replica is making the key already: %w", store.ErrConflict)
-	}
-	defer s.making.Delete(k.ID)
 	ctx, cancel := context.WithTimeout(ctx, makeLease-10*time.Second)
 	defer cancel()
 	fence, err := s.store.ClaimSigningKey(ctx, k.ID, s.replica, makeLease)
 	if err != nil {
 		return err
 	}
+	// Others may claim the key as soon as this replica's own lease has run out, so
+	// nothing may be asked of the backend after that. What was asked before is
+	// covered by the window that they wait.
+	ctx, release := s.whileLeased(ctx)
+	defer release()
+	err = s.makeFenced(ctx, b, keyset, k, fence, by)
+	if err != nil && errors.Is(context.Cause(ctx), errNoLease) {
+		// The calls know no more than that their context has ended, as if the
+		// caller had left.
+		return fmt.Errorf("making key %s/%d: %w", keyset, k.Serial, errNoLease)
+	}
+	return err
+}
+
+// makeFenced makes a key that this replica has claimed.
+func (s *Service) makeFenced(ctx context.Context, b signer.Backend, keyset string, k store.SigningKey, fence int64, by store.Actor) error {
 	// The row with its label is committed and the lease is ours. Dying anywhere
 	// below is safe: whoever claims the key next finds by the label what was
 	// made, and goes on from there.
@@ -97,6 +142,25 @@ func (s *Service) makeKey(ctx context.Context, keyset string, k store.SigningKey
 	// and another replica has claimed the key.
 	_, err = s.store.PublishSigningKey(ctx, k.ID, fence, made, by)
 	return err
+}
+
+// whileLeased returns a context that ends when the replica's lease runs out.
+func (s *Service) whileLeased(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for left := s.clock.remaining(s.cfg.LeaseTTL); left > 0; left = s.clock.remaining(s.cfg.LeaseTTL) {
+			if sleep(ctx, min(left, time.Second)) != nil {
+				return
+			}
+		}
+		cancel(errNoLease)
+	}()
+	return ctx, func() {
+		cancel(nil)
+		<-done
+	}
 }
 
 func sleep(ctx context.Context, d time.Duration) error {

@@ -29,6 +29,9 @@ type Metrics struct {
 	commits     metric.Float64Histogram
 	commitRows  metric.Int64Histogram
 	commitFails metric.Int64Counter
+	streams     metric.Int64UpDownCounter
+	streamsDone metric.Int64Counter
+	revocations metric.Int64Counter
 }
 
 var (
@@ -66,7 +69,24 @@ func (m *Metrics) instruments(s *Service) (err error) {
 		metric.WithDescription("Ledger transactions that failed.")); err != nil {
 		return err
 	}
+	if err := m.feedInstruments(meter); err != nil {
+		return err
+	}
 	return m.gauges(meter, s)
+}
+
+func (m *Metrics) feedInstruments(meter metric.Meter) (err error) {
+	if m.streams, err = meter.Int64UpDownCounter("zonemint.streams",
+		metric.WithDescription("Streams that are open, by method.")); err != nil {
+		return err
+	}
+	if m.streamsDone, err = meter.Int64Counter("zonemint.streams.ended",
+		metric.WithDescription("Streams that have ended, by method and Connect code.")); err != nil {
+		return err
+	}
+	m.revocations, err = meter.Int64Counter("zonemint.revocations",
+		metric.WithDescription("Token IDs that were revoked or lifted, by how it was asked for."))
+	return err
 }
 
 // gauges are read when somebody asks for the metrics.
@@ -79,12 +99,16 @@ func (m *Metrics) gauges(meter metric.Meter, s *Service) error {
 			func() float64 { return s.clock.remaining(s.cfg.LeaseTTL).Seconds() }},
 		{"zonemint.clock.offset", "s", "The database's clock minus this replica's.",
 			func() float64 { return s.clock.offset().Seconds() }},
+		{"zonemint.clock.uncertainty", "s", "By how much the database's clock may differ from what this replica takes it for.",
+			func() float64 { return s.clock.uncertainty().Seconds() }},
 		{"zonemint.ring.generation", "", "The generation of the key ring that this replica has loaded.",
 			func() float64 { return float64(s.ring.Load().Generation) }},
 		{"zonemint.ring.faults", "", "Rows of keysets and keys that are left out because they do not match their MAC.",
 			func() float64 { return float64(s.ring.Load().Faults()) }},
 		{"zonemint.ledger.waiting", "", "Requests whose ledger rows wait for a transaction.",
 			func() float64 { return float64(s.ledger.Waiting()) }},
+		{"zonemint.feed.age", "s", "How long ago the revocation feeds in memory were last known to be complete.",
+			func() float64 { return s.feed.Age().Seconds() }},
 	} {
 		_, err := meter.Float64ObservableGauge(g.name, metric.WithUnit(g.unit), metric.WithDescription(g.text),
 			metric.WithFloat64Callback(func(_ context.Context, o metric.Float64Observer) error {
@@ -118,6 +142,21 @@ func (m *Metrics) label(method, code string) metric.MeasurementOption {
 	l := metric.WithAttributeSet(attribute.NewSet(attribute.String("method", method), attribute.String("code", code)))
 	m.labels.Store(key, l)
 	return l
+}
+
+// streamBegins and streamEnds count streams. How long they last says nothing.
+func (m *Metrics) streamBegins(ctx context.Context, method string) {
+	m.streams.Add(ctx, 1, metric.WithAttributes(attribute.String("method", method)))
+}
+
+func (m *Metrics) streamEnds(ctx context.Context, method, code string) {
+	m.streams.Add(ctx, -1, metric.WithAttributes(attribute.String("method", method)))
+	m.streamsDone.Add(ctx, 1, m.label(method, code))
+}
+
+// revoked counts revocations: by "jti", "token" or "filter", or a "lift".
+func (m *Metrics) revoked(ctx context.Context, how string, n int64) {
+	m.revocations.Add(ctx, n, metric.WithAttributes(attribute.String("how", how)))
 }
 
 // committed counts a ledger transaction.

@@ -91,7 +91,9 @@ func TestAnotherReplicaFinishes(t *testing.T) {
 			w.engine.reconnect()
 			w.dbClock.set(3 * time.Minute)
 			w.backends["local"] = fake.Connect()
-			s := w.start(t, brisk(w), zoneKeyset())
+			cfg := brisk(w)
+			cfg.Now = w.dbClock.now // time has passed everywhere
+			s := w.start(t, cfg, zoneKeyset())
 			eventually(t, "the keyset is finished", s.finished)
 			checkKeyset(t, w, fake)
 			eventually(t, "it issues", func() bool { _, err := s.issue(t, s.admin); return err == nil })

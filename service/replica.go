@@ -9,27 +9,76 @@ import (
 	"github.com/zonemint/zonemint/store"
 )
 
-// beat renews the lease, measures the clock, and refreshes the ring if it has
-// changed.
+// beat renews the lease, measures the clock, loads the ring if it has changed,
+// and says so: rotations wait for every replica to have loaded it.
+//
+// The lease is taken only when the ring is known to be as new as the heartbeat: a
+// replica that reaches the database and cannot load the ring must not go on telling
+// verifiers that its JWK sets are good.
 func (s *Service) beat(ctx context.Context) error {
-	var generation int64
-	snapshot := s.ring.Load()
-	if snapshot != nil {
-		generation = snapshot.Generation
+	for {
+		h, err := s.renew(ctx)
+		if err != nil {
+			return err
+		}
+		if snapshot := s.ring.Load(); snapshot != nil && snapshot.Generation < h.now.Generation {
+			if err := s.ring.Refresh(ctx); err != nil {
+				return err
+			}
+		}
+		s.reportClock(ctx, s.clock.renew(h.sent, h.answered, h.now.Now, s.cfg.LeaseTTL))
+		snapshot := s.ring.Load()
+		switch {
+		case snapshot == nil: // at the start: New loads the ring
+			return nil
+		case snapshot.Generation != h.said: // loaded, and not said yet
+		case snapshot.Broken():
+			return s.ring.Refresh(ctx)
+		default:
+			return nil
+		}
 	}
-	sent := s.cfg.Now()
-	b, err := s.store.Heartbeat(ctx, store.Replica{
-		ID: s.replica, Name: s.cfg.Name, Version: s.cfg.Version,
-		Generation: generation, ClockOffset: s.clock.offset(),
+}
+
+// heartbeat is what a replica told the database and what that answered.
+type heartbeat struct {
+	said           int64 // the generation of the ring
+	sent, answered instant
+	now            store.Beat
+}
+
+func (s *Service) renew(ctx context.Context) (h heartbeat, err error) {
+	if snapshot := s.ring.Load(); snapshot != nil {
+		h.said = snapshot.Generation
+	}
+	h.sent = s.clock.read()
+	h.now, err = s.store.Heartbeat(ctx, store.Replica{
+		ID: s.replica, Name: s.cfg.Name, Version: s.cfg.Version, Generation: h.said,
+		ClockOffset: s.clock.offset(), CacheFor: s.cfg.CacheFor(),
 	}, s.cfg.LeaseTTL)
 	if err != nil {
-		return fmt.Errorf("renewing the lease: %w", err)
+		return h, fmt.Errorf("renewing the lease: %w", err)
 	}
-	s.clock.renew(sent, s.cfg.Now(), b.Now, s.cfg.LeaseTTL)
-	if snapshot == nil || (b.Generation == generation && !snapshot.Broken()) {
-		return nil
+	h.answered = s.clock.read()
+	return h, nil
+}
+
+// nudge asks for a heartbeat now.
+func (s *Service) nudge() {
+	select {
+	case s.nudged <- struct{}{}:
+	default: // it was asked for already
 	}
-	return s.ring.Refresh(ctx)
+}
+
+// wake is told by the database that something has changed.
+func (s *Service) wake(topic store.Topic) {
+	switch topic {
+	case store.TopicRing:
+		s.nudge()
+	case store.TopicRevocations:
+		s.feed.Wake()
+	}
 }
 
 // keepLease renews the lease until ctx ends, and says so after each time. While
@@ -40,11 +89,6 @@ func (s *Service) keepLease(ctx context.Context, renewed chan<- struct{}) error 
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
 	for down := false; ; {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-tick.C:
-		}
 		attempt, cancel := context.WithTimeout(ctx, interval)
 		err := s.beat(attempt)
 		cancel()
@@ -58,19 +102,11 @@ func (s *Service) keepLease(ctx context.Context, renewed chan<- struct{}) error 
 			down = err != nil
 			s.logTouch(ctx, err)
 		}
-	}
-}
-
-// keepAdvancing finishes what was begun, whenever the lease was renewed, until
-// ctx ends. It stands apart from keepLease because making a key may take longer
-// than the lease lasts.
-func (s *Service) keepAdvancing(ctx context.Context, renewed <-chan struct{}) error {
-	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-renewed:
-			s.advance(ctx)
+		case <-tick.C:
+		case <-s.nudged:
 		}
 	}
 }

@@ -13,8 +13,10 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/zonemint/zonemint/service/caller"
+	"github.com/zonemint/zonemint/service/feed"
 	"github.com/zonemint/zonemint/service/keyring"
 	"github.com/zonemint/zonemint/service/ledger"
+	"github.com/zonemint/zonemint/service/rotation"
 	"github.com/zonemint/zonemint/signer"
 	"github.com/zonemint/zonemint/store"
 )
@@ -41,13 +43,31 @@ type Config struct {
 	// LeaseTTL is how long a replica serves and signs without word from the
 	// database; 30s. It renews the lease every sixth of that.
 	LeaseTTL time.Duration
-	// MaxAge is the longest max-age of a JWK set; 5m. The lease bounds it too.
+	// MaxAge is the longest max-age of a JWK set; 5m. The lease bounds it too, and
+	// so does the next planned change of the set.
 	MaxAge time.Duration
+	// StaleIfError is how long caches may go on with a JWK set after that, while
+	// they get errors when they ask again. If it is zero they may not.
+	StaleIfError time.Duration
+	// MaxClockOffset is by how much this replica's clock may differ from the
+	// database's before it stops signing; 1m.
+	MaxClockOffset time.Duration
+	// Skew is by how much the clocks of verifiers may be wrong; 1m. Activations
+	// and removals of keys wait for it.
+	Skew time.Duration
 	// Retention is how long ledger rows are kept after their token expired; 90
 	// days.
 	Retention time.Duration
 
-	// Now is the replica's clock; time.Now.
+	// SignOfLife is how often streams without news send something, and look
+	// again whether their API token is good; 10s.
+	SignOfLife time.Duration
+	// FeedInterval is how often the database is asked for new revocations; 1s.
+	// Notifications come faster where there are any.
+	FeedInterval time.Duration
+
+	// Now is the replica's clock, which may be wrong and may jump; time.Now. How
+	// much time has passed is measured beside it, on the monotonic clock.
 	Now func() time.Time
 	// Recorder is where ledger rows go; Store.
 	Recorder ledger.Store
@@ -63,8 +83,20 @@ func (c Config) withDefaults() Config {
 	if c.MaxAge == 0 {
 		c.MaxAge = 5 * time.Minute
 	}
+	if c.MaxClockOffset == 0 {
+		c.MaxClockOffset = time.Minute
+	}
+	if c.Skew == 0 {
+		c.Skew = time.Minute
+	}
 	if c.Retention == 0 {
 		c.Retention = 90 * 24 * time.Hour
+	}
+	if c.SignOfLife == 0 {
+		c.SignOfLife = 10 * time.Second
+	}
+	if c.FeedInterval == 0 {
+		c.FeedInterval = time.Second
 	}
 	if c.Now == nil {
 		c.Now = time.Now
@@ -75,6 +107,17 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
+// longestMaxAge is what the max-age of a JWK set never exceeds.
+func (c Config) longestMaxAge() time.Duration { return min(c.MaxAge, c.LeaseTTL) }
+
+// CacheFor returns for how long after it was served a verifier, or a cache on the
+// way to it, may go on using a JWK set of a replica with this configuration.
+// Whatever takes a key into use, or takes trust in one away, waits for that.
+func (c Config) CacheFor() time.Duration {
+	c = c.withDefaults()
+	return c.longestMaxAge() + c.StaleIfError
+}
+
 // Service is one replica. Run must be running for it to issue.
 type Service struct {
 	cfg       Config
@@ -83,12 +126,20 @@ type Service struct {
 	replica   uuid.UUID
 	clock     clock
 	ring      *keyring.Ring
+	caching   *keyring.Caching
 	ledger    *ledger.Writer
-	making    sync.Map // the IDs of the keys that this process is making
+	nudged    chan struct{} // has an element when a heartbeat was asked for
+	attempts  attempts
+	makers    sync.WaitGroup // the goroutines that make keys
+	holds     holds
 	callers   *caller.Authenticator
 	methods   map[string][]caller.Role
 	validator protovalidate.Validator
 	metrics   *Metrics
+	feed      *feed.Follower
+	gzips     sync.Pool     // of *gzip.Writer
+	ending    chan struct{} // closed when streams are to end
+	endOnce   sync.Once
 }
 
 // New takes the replica's lease, loads the key ring and returns the replica. It
@@ -101,13 +152,21 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 	}
 	s := &Service{
 		cfg: cfg, store: cfg.Store, log: cfg.Log, replica: uuid.New(),
-		methods: caller.Methods(), validator: validator,
+		methods: caller.Methods(), validator: validator, ending: make(chan struct{}),
+		nudged: make(chan struct{}, 1),
 	}
 	if s.metrics, err = newMetrics(s); err != nil {
 		return nil, fmt.Errorf("setting up metrics: %w", err)
 	}
-	s.clock.now = cfg.Now
-	s.ring = &keyring.Ring{Store: cfg.Store, Backends: cfg.Backends, Log: cfg.Log}
+	s.clock.wall, s.clock.mono, s.clock.maxOffset = cfg.Now, time.Now, cfg.MaxClockOffset
+	s.ring = &keyring.Ring{
+		Store: cfg.Store, Backends: cfg.Backends, Log: cfg.Log,
+		Planned: func(ks store.Keyset, keys []store.SigningKey) []time.Time {
+			return rotation.Planned(ks, keys, s.rules())
+		},
+	}
+	s.caching = keyring.NewCaching(cfg.longestMaxAge(), cfg.StaleIfError)
+	s.feed = feed.New(cfg.Store, feed.Options{Interval: cfg.FeedInterval, Log: cfg.Log})
 	s.ledger = ledger.New(cfg.Recorder, ledger.Options{Linger: cfg.Store.Linger(), OnCommit: s.metrics.committed})
 	s.callers = &caller.Authenticator{Store: cfg.Store, Now: s.clock.estimate}
 	if err := s.beat(ctx); err != nil {
@@ -123,10 +182,11 @@ func (s *Service) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.ledger.Run(ctx) })
 	renewed := make(chan struct{}, 1)
-	renewed <- struct{}{} // what a replica that died left behind is finished at once
 	g.Go(func() error { return s.keepLease(ctx, renewed) })
 	g.Go(func() error { return s.keepAdvancing(ctx, renewed) })
 	g.Go(func() error { return s.keepMaintained(ctx) })
+	g.Go(func() error { return s.store.Watch(ctx, s.wake) })
+	g.Go(func() error { defer s.EndStreams(); return s.feed.Run(ctx) })
 	err := g.Wait()
 
 	leave, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
@@ -139,6 +199,10 @@ func (s *Service) Run(ctx context.Context) error {
 	}
 	return err
 }
+
+// CacheFor returns for how long after this replica served it a verifier may go on
+// using a JWK set; see [Config.CacheFor].
+func (s *Service) CacheFor() time.Duration { return s.cfg.CacheFor() }
 
 // actor is the replica itself, in the audit.
 func (s *Service) actor() store.Actor { return store.Actor{Name: "replica/" + s.replica.String()} }

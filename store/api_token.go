@@ -77,12 +77,19 @@ func (d *DB) APITokens(ctx context.Context, before uuid.UUID, limit int) (tokens
 // RevokeAPIToken makes a token useless. From the moment it returns, no replica
 // records a token for it. Revoking a revoked token changes nothing.
 func (d *DB) RevokeAPIToken(ctx context.Context, id uuid.UUID, by Actor) (t APIToken, err error) {
+	own := by.TokenID == id
+	if own {
+		by.TokenID = uuid.Nil // checked here: at the end of the act it is no good any more
+	}
 	err = d.act(ctx, by, func(tx Tx, now time.Time) (_ deed, err error) {
 		if t, err = tx.LockAPIToken(ctx, id); err != nil {
 			return deed{}, err
 		}
 		if err := d.seal.checkToken(&t); err != nil {
 			return deed{}, err
+		}
+		if own && (!t.RevokedAt.IsZero() || !t.ExpiresAt.After(now)) {
+			return deed{}, ErrCallerRefused
 		}
 		if !t.RevokedAt.IsZero() {
 			return deed{}, nil
@@ -107,6 +114,16 @@ func EncodeList(list []string) string {
 		panic(fmt.Sprintf("store: a list of strings did not encode: %v", err)) // cannot happen
 	}
 	return string(b)
+}
+
+// DecodeList reads the form in which engines store a list of strings. What is
+// not of that form is an empty list.
+func DecodeList(text string) []string {
+	var list []string
+	if json.Unmarshal([]byte(text), &list) != nil {
+		return nil
+	}
+	return list
 }
 
 // DecodeLists sets the lists of t from the form in which engines store them. It

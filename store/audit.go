@@ -30,6 +30,14 @@ type AuditEvent struct {
 	RequestID string
 }
 
+// AuditFilter selects audit events; what is zero matches all.
+type AuditFilter struct {
+	ActionPrefix string // "signing-key."
+	Actor        string
+	After        time.Time // at it or after it
+	Before       time.Time
+}
+
 func newEvent(by Actor, d deed, now time.Time) (AuditEvent, error) {
 	if d.detail == nil {
 		d.detail = map[string]any{}

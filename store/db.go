@@ -30,6 +30,9 @@ func Open(ctx context.Context, engine Engine, mac tink.MAC) (*DB, error) {
 		return nil, ErrWrongInstanceKey
 	}
 	d.seal.installation = in.ID
+	if err := d.renewFeeds(ctx); err != nil {
+		return nil, fmt.Errorf("opening the store: %w", err)
+	}
 	return d, nil
 }
 
@@ -74,7 +77,7 @@ func (d *DB) Heartbeat(ctx context.Context, r Replica, ttl time.Duration) (Beat,
 func (d *DB) Leave(ctx context.Context, replica uuid.UUID) error { return d.engine.Leave(ctx, replica) }
 
 // Maintain makes room for coming ledger rows and forgets those whose tokens
-// expired longer than retention ago.
+// expired longer than retention ago, and revocations of expired tokens.
 func (d *DB) Maintain(ctx context.Context, retention time.Duration) (Maintained, error) {
 	return d.engine.Maintain(ctx, retention)
 }
@@ -98,32 +101,69 @@ type deed struct {
 
 // act runs an administrative act and its audit event in one transaction.
 func (d *DB) act(ctx context.Context, by Actor, fn func(tx Tx, now time.Time) (deed, error)) error {
+	return d.acts(ctx, by, func(tx Tx, now time.Time) ([]deed, error) {
+		done, err := fn(tx, now)
+		return []deed{done}, err
+	})
+}
+
+// acts does the same for an act of several parts.
+func (d *DB) acts(ctx context.Context, by Actor, fn func(tx Tx, now time.Time) ([]deed, error)) error {
 	return d.engine.Update(ctx, func(tx Tx) error {
 		now, err := tx.Now(ctx)
 		if err != nil {
 			return err
 		}
-		if by.TokenID != uuid.Nil {
-			if may, err := tx.MayCall(ctx, by.TokenID); err != nil || !may {
-				return cmp.Or(err, ErrCallerRefused)
-			}
-		}
 		done, err := fn(tx, now)
-		if err != nil || done.action == "" {
-			return err
-		}
-		event, err := newEvent(by, done, now)
 		if err != nil {
 			return err
 		}
-		return tx.InsertAuditEvent(ctx, event)
+		// After the act, which may have closed gates: whoever holds an API token's
+		// row while waiting at a gate can meet a batch and the token's revocation
+		// that wait for each other and for it.
+		if err := mayAct(ctx, tx, by); err != nil {
+			return err
+		}
+		return audit(ctx, tx, by, done, now)
 	})
 }
 
-// AuditEvents returns the audit, oldest first.
-func (d *DB) AuditEvents(ctx context.Context) (events []AuditEvent, err error) {
+// mayAct checks the API token that the actor showed, and holds off its revocation
+// until the transaction ends.
+func mayAct(ctx context.Context, tx Tx, by Actor) error {
+	if by.TokenID == uuid.Nil {
+		return nil
+	}
+	if may, err := tx.MayCall(ctx, by.TokenID); err != nil || !may {
+		return cmp.Or(err, ErrCallerRefused)
+	}
+	return nil
+}
+
+func audit(ctx context.Context, tx Tx, by Actor, done []deed, now time.Time) error {
+	for _, part := range done {
+		if part.action == "" {
+			continue
+		}
+		event, err := newEvent(by, part, now)
+		if err != nil {
+			return err
+		}
+		if err := tx.InsertAuditEvent(ctx, event); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// AuditEvents returns a page of the audit, newest first, the events before the
+// one with the ID before; uuid.Max begins.
+func (d *DB) AuditEvents(ctx context.Context, f AuditFilter, before uuid.UUID, limit int) (events []AuditEvent, err error) {
+	if err := checkText(f.ActionPrefix, f.Actor); err != nil {
+		return nil, fmt.Errorf("audit filter: %w", err)
+	}
 	err = d.engine.View(ctx, func(tx Tx) (err error) {
-		events, err = tx.AuditEvents(ctx)
+		events, err = tx.AuditEvents(ctx, f, before, limit)
 		return err
 	})
 	return events, err

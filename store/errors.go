@@ -24,6 +24,9 @@ var (
 	// ErrCallerRefused: the API token that the act was asked for with was
 	// revoked or has expired. Nothing was written.
 	ErrCallerRefused = errors.New("the API token was revoked or has expired")
+	// ErrUnexpectedCount: another number of rows matches than was expected.
+	// Nothing was written.
+	ErrUnexpectedCount = errors.New("another number matches than was expected")
 	// ErrTampered: a row does not match its MAC. It was written by something
 	// that does not have the instance key, or damaged.
 	ErrTampered = errors.New("row does not match its MAC")

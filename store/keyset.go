@@ -61,6 +61,14 @@ type Policy struct {
 	DefaultValidFor Duration `json:"default_valid_for,omitzero"`
 	// Backdate is by how much iat and nbf lie in the past.
 	Backdate Duration `json:"backdate"`
+	// RotateEvery is how long a key signs before its successor takes over. Zero:
+	// until somebody asks for it.
+	RotateEvery Duration `json:"rotate_every,omitzero"`
+	// PublishAhead is how long a successor is published at least before it takes
+	// over by itself, on top of what caches need.
+	PublishAhead Duration `json:"publish_ahead,omitzero"`
+	// Consumers are those who have to acknowledge a key before it signs.
+	Consumers []string `json:"consumers,omitempty"`
 }
 
 func (p Policy) encode() (string, error) {

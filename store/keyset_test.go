@@ -1,6 +1,7 @@
 package store
 
 import (
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -15,7 +16,7 @@ func TestPolicy(t *testing.T) {
 	if want := `{"max_valid_for":"720h0m0s","default_valid_for":"1h0m0s","backdate":"30s"}`; text != want {
 		t.Errorf("encoded %s, want %s", text, want)
 	}
-	if got, err := decodePolicy(text); err != nil || got != p {
+	if got, err := decodePolicy(text); err != nil || !reflect.DeepEqual(got, p) {
 		t.Errorf("decoded %+v (%v), want %+v", got, err, p)
 	}
 }

@@ -52,12 +52,13 @@ type LedgerBatch struct {
 type KeyUse struct {
 	ID        uuid.UUID
 	MaxExpiry time.Time
+	MinIssued time.Time
 }
 
 // Refused names what stood in the way of a batch. If it is empty the batch was
 // recorded; otherwise nothing was.
 type Refused struct {
-	Keys    []uuid.UUID // may not sign
+	Keys    []uuid.UUID // may not sign, or not any more what was issued that long ago
 	Callers []uuid.UUID // may not call
 }
 
@@ -107,7 +108,7 @@ func (d *DB) prepare(b *LedgerBatch, prev []byte) (err error) {
 			return err
 		}
 		r.Writer, r.Batch = b.Writer, b.Batch
-		b.useKey(r.KeyID, r.ExpiresAt)
+		b.useKey(r)
 		if r.CallerToken != uuid.Nil && !slices.Contains(b.Callers, r.CallerToken) {
 			b.Callers = append(b.Callers, r.CallerToken)
 		}
@@ -121,22 +122,34 @@ func (d *DB) prepare(b *LedgerBatch, prev []byte) (err error) {
 // check refuses a row that a database would keep in another form than the one
 // that is hashed, or not at all.
 func (r *Issuance) check() error {
-	for _, text := range []string{r.Subject, r.Scopes, r.Caller} {
+	if err := checkText(r.Subject, r.Scopes, r.Caller); err != nil {
+		return fmt.Errorf("ledger row %s: %w", r.JTI, err)
+	}
+	return nil
+}
+
+// checkText refuses text that not every database can keep.
+func checkText(texts ...string) error {
+	for _, text := range texts {
 		if !utf8.ValidString(text) || strings.Contains(text, "\x00") {
-			return fmt.Errorf("ledger row %s: text with a zero byte or invalid UTF-8: %w", r.JTI, ErrRejected)
+			return fmt.Errorf("text with a zero byte or invalid UTF-8: %w", ErrRejected)
 		}
 	}
 	return nil
 }
 
-func (b *LedgerBatch) useKey(id uuid.UUID, expiry time.Time) {
-	i := slices.IndexFunc(b.Keys, func(k KeyUse) bool { return k.ID == id })
+func (b *LedgerBatch) useKey(r *Issuance) {
+	i := slices.IndexFunc(b.Keys, func(k KeyUse) bool { return k.ID == r.KeyID })
 	if i < 0 {
-		b.Keys = append(b.Keys, KeyUse{ID: id, MaxExpiry: expiry})
+		b.Keys = append(b.Keys, KeyUse{ID: r.KeyID, MaxExpiry: r.ExpiresAt, MinIssued: r.IssuedAt})
 		return
 	}
-	if expiry.After(b.Keys[i].MaxExpiry) {
-		b.Keys[i].MaxExpiry = expiry
+	k := &b.Keys[i]
+	if r.ExpiresAt.After(k.MaxExpiry) {
+		k.MaxExpiry = r.ExpiresAt
+	}
+	if r.IssuedAt.Before(k.MinIssued) {
+		k.MinIssued = r.IssuedAt
 	}
 }
 

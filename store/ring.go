@@ -77,7 +77,7 @@ func (d *DB) CreateKeyset(ctx context.Context, ks Keyset, keys []NewKey, by Acto
 			}
 			made = append(made, k)
 		}
-		if _, err := tx.BumpGeneration(ctx); err != nil {
+		if _, err := d.changed(ctx, tx); err != nil {
 			return deed{}, err
 		}
 		return deed{"keyset.create", ks.Name, map[string]any{
@@ -95,6 +95,12 @@ func (d *DB) insertKey(ctx context.Context, tx Tx, ks Keyset, serial int, nk New
 	k := SigningKey{
 		ID: uuid.New(), KeysetID: ks.ID, Serial: serial, Role: nk.Role, State: StateCreating,
 		Algorithm: ks.Algorithm, Backend: ks.Backend, Label: nk.Label, CreatedAt: now, Version: 1,
+		ActivateAfter: nk.ActivateAfter,
+	}
+	if im := nk.Import; im != nil {
+		k.Imported, k.State, k.Backend, k.Algorithm = true, StateRetiring, "", im.Algorithm
+		k.KID, k.Thumbprint, k.PublicKey, k.TrustedUntil = im.KID, im.Thumbprint, im.PublicKey, im.TrustedUntil
+		k.Reason, k.PublishedAt, k.RetiredAt = nk.Reason, now, now
 	}
 	if err := d.seal.sealKey(&k); err != nil {
 		return k, err
@@ -134,21 +140,15 @@ func (d *DB) PublishSigningKey(ctx context.Context, id uuid.UUID, fence int64, m
 	})
 }
 
-// FailSigningKey gives up making a key: creating becomes failed.
-func (d *DB) FailSigningKey(ctx context.Context, id uuid.UUID, fence int64, reason string, by Actor) (SigningKey, error) {
-	return d.changeKey(ctx, id, fence, StateFailed, by, map[string]any{"reason": reason}, func(k *SigningKey) {
-		k.Reason = reason
-	})
-}
-
-// ActivateSigningKey lets a published key sign. ErrConflict if the keyset has an
-// active key of that role already.
-func (d *DB) ActivateSigningKey(ctx context.Context, id uuid.UUID, by Actor) (SigningKey, error) {
-	k, err := d.changeKey(ctx, id, 0, StateActive, by, nil, func(*SigningKey) {})
-	if errors.Is(err, ErrExists) {
-		return k, fmt.Errorf("the keyset has an active key: %w", ErrConflict)
+// keysetName returns what the audit calls a keyset.
+func keysetName(ctx context.Context, tx Tx, id uuid.UUID) (string, error) {
+	keysets, err := tx.Keysets(ctx)
+	for _, ks := range keysets {
+		if ks.ID == id {
+			return ks.Name, err
+		}
 	}
-	return k, err
+	return id.String(), err
 }
 
 // changeKey moves a key to another state, with what that changes in its row,
@@ -174,8 +174,11 @@ func (d *DB) changeKey(ctx context.Context, id uuid.UUID, fence int64, to State,
 		if err := tx.UpdateSigningKey(ctx, k, was, fence); err != nil {
 			return deed{}, err
 		}
-		_, err = tx.BumpGeneration(ctx)
-		return deed{"signing-key." + string(to), fmt.Sprintf("%s/%d", k.KeysetID, k.Serial), detail}, err
+		if _, err = d.changed(ctx, tx); err != nil {
+			return deed{}, err
+		}
+		name, err := keysetName(ctx, tx, k.KeysetID)
+		return deed{"signing-key." + string(to), target(name, k.Serial), detail}, err
 	})
 	if err != nil {
 		return k, fmt.Errorf("signing key to %s: %w", to, err)

@@ -48,6 +48,9 @@ func (s State) Verifies() bool {
 	return s == StatePublished || s == StateActive || s == StateRetiring
 }
 
+// live says whether the key has not ended.
+func (s State) live() bool { return s == StateCreating || s.Verifies() }
+
 // Role tells the key that signs from the one that is ready to when the first
 // key's backend cannot.
 type Role string
@@ -73,7 +76,7 @@ type SigningKey struct {
 	Thumbprint string // RFC 7638, SHA-256, lower-case hexadecimal
 	PublicKey  []byte // PKIX, ASN.1 DER
 	Imported   bool
-	Reason     string // why it is in an ended state
+	Reason     string // why it came to its state
 
 	CreatedAt     time.Time
 	PublishedAt   time.Time
@@ -95,7 +98,7 @@ type SigningKey struct {
 
 // moveTo changes the state, if the state machine allows it.
 func (k *SigningKey) moveTo(to State, now time.Time) error {
-	if !slices.Contains(k.State.next(), to) {
+	if !slices.Contains(k.State.next(), to) || to == StateActive && k.Imported {
 		return fmt.Errorf("key %d is %s and cannot become %s: %w", k.Serial, k.State, to, ErrConflict)
 	}
 	k.State = to
@@ -113,10 +116,27 @@ func (k *SigningKey) moveTo(to State, now time.Time) error {
 	return nil
 }
 
-// NewKey is a serial to be made.
+// NewKey is a serial to be made, or imported.
 type NewKey struct {
 	Role  Role
 	Label string
+	// Reason is for the audit.
+	Reason string
+	// ActivateAfter, if it is not zero, asks for the key to take over from then
+	// on.
+	ActivateAfter time.Time
+	// Import, if it is not nil, is a public key that only verifies. It begins in
+	// state retiring, and no backend has it.
+	Import *ImportedKey
+}
+
+// ImportedKey is the key of another issuer.
+type ImportedKey struct {
+	KID          string
+	Algorithm    string
+	Thumbprint   string // as in SigningKey
+	PublicKey    []byte // PKIX, ASN.1 DER
+	TrustedUntil time.Time
 }
 
 // Made is what is known of a key once its backend has made it.

@@ -66,27 +66,58 @@ func (a *Authenticator) Authenticate(ctx context.Context, header string, recent 
 	if err != nil {
 		return Caller{}, fmt.Errorf("%w: %w", ErrUnauthenticated, err)
 	}
-	t, err := a.lookUp(ctx, hash, recent)
-	switch {
-	case errors.Is(err, store.ErrNotFound):
-		return Caller{}, fmt.Errorf("%w: no such API token", ErrUnauthenticated)
-	case err != nil:
-		return Caller{}, fmt.Errorf("looking up the API token: %w", err)
-	case !t.RevokedAt.IsZero():
-		return Caller{}, fmt.Errorf("%w: the API token was revoked", ErrUnauthenticated)
-	case !a.Now().Before(t.ExpiresAt):
-		return Caller{}, fmt.Errorf("%w: the API token expired at %s", ErrUnauthenticated, t.ExpiresAt.Format(time.RFC3339))
+	var age time.Duration
+	if recent {
+		age = sightingAge
+	}
+	t, err := a.lookUp(ctx, hash, age)
+	if err := a.check(t, err); err != nil {
+		return Caller{}, err
 	}
 	return fromToken(t), nil
 }
 
-func (a *Authenticator) lookUp(ctx context.Context, hash [sha256.Size]byte, recent bool) (store.APIToken, error) {
-	if recent {
+// Again checks a caller who was let in a while ago and is still here, going by
+// what the database said up to the given age ago. While the database is away it
+// can only tell that the API token has expired; any other error than
+// ErrUnauthenticated leaves it open whether the caller may stay.
+func (a *Authenticator) Again(ctx context.Context, who Caller, age time.Duration) error {
+	if len(who.Token.Hash) != sha256.Size {
+		return fmt.Errorf("%w: this kind of credential cannot be checked again", ErrUnauthenticated)
+	}
+	t, err := a.lookUp(ctx, [sha256.Size]byte(who.Token.Hash), age)
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		if expired := a.check(who.Token, nil); expired != nil {
+			return expired
+		}
+	}
+	return a.check(t, err)
+}
+
+// check says what is wrong with an API token that was looked up.
+func (a *Authenticator) check(t store.APIToken, err error) error {
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		return fmt.Errorf("%w: no such API token", ErrUnauthenticated)
+	case err != nil:
+		return fmt.Errorf("looking up the API token: %w", err)
+	case !t.RevokedAt.IsZero():
+		return fmt.Errorf("%w: the API token was revoked", ErrUnauthenticated)
+	case !a.Now().Before(t.ExpiresAt):
+		return fmt.Errorf("%w: the API token expired at %s", ErrUnauthenticated, t.ExpiresAt.Format(time.RFC3339))
+	}
+	return nil
+}
+
+// lookUp returns an API token as the database has it, or had it less than age
+// ago.
+func (a *Authenticator) lookUp(ctx context.Context, hash [sha256.Size]byte, age time.Duration) (store.APIToken, error) {
+	if age > 0 {
 		a.mu.RLock()
 		s, ok := a.known[hash]
 		a.mu.RUnlock()
 		// The clock may have been set back; that makes nothing recent.
-		if age := a.Now().Sub(s.at); ok && age >= 0 && age < sightingAge {
+		if old := a.Now().Sub(s.at); ok && old >= 0 && old < age {
 			return s.token, nil
 		}
 	}

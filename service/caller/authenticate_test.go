@@ -160,6 +160,46 @@ func TestExpired(t *testing.T) {
 	g.check(t, false, caller.ErrUnauthenticated, true)
 }
 
+// A caller who stays is looked at again, by an answer that is not too old.
+func TestAgain(t *testing.T) {
+	g := newGate(t)
+	who, err := g.Authenticate(t.Context(), g.header, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	check := func(wantErr error, wantAsked bool) {
+		t.Helper()
+		before := g.asked
+		if err := g.Again(t.Context(), who, 10*time.Second); !errors.Is(err, wantErr) {
+			t.Errorf("%v, want %v", err, wantErr)
+		}
+		if asked := g.asked != before; asked != wantAsked {
+			t.Errorf("the store was asked: %t, want %t", asked, wantAsked)
+		}
+	}
+	check(nil, false)
+	g.now = g.now.Add(10 * time.Second)
+	check(nil, true)
+	check(nil, false)
+	g.revoke(g.id)
+	check(nil, false)
+	g.now = g.now.Add(10 * time.Second)
+	check(caller.ErrUnauthenticated, true)
+	g.down = store.ErrUnavailable
+	g.now = g.now.Add(10 * time.Second)
+	check(store.ErrUnavailable, true)
+	g.now = g.now.Add(time.Hour)
+	check(caller.ErrUnauthenticated, true) // expired, which needs no database
+	if err := g.Again(t.Context(), who, 10*time.Second); errors.Is(err, store.ErrUnavailable) {
+		t.Errorf("%v has a text that is not for callers", err)
+	}
+	g.down, g.tokens = nil, nil
+	check(caller.ErrUnauthenticated, true)
+	if err := g.Again(t.Context(), caller.Caller{Name: "other"}, time.Hour); !errors.Is(err, caller.ErrUnauthenticated) {
+		t.Errorf("a caller without an API token: %v", err)
+	}
+}
+
 func TestUnknown(t *testing.T) {
 	g := newGate(t)
 	g.check(t, true, nil, true)

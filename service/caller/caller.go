@@ -54,6 +54,21 @@ func (c Caller) MaySee(keyset string) error {
 	return nil
 }
 
+// MayReach checks that a subject is within the caller's zones.
+func (c Caller) MayReach(subject string) error {
+	if len(c.Token.Zones) != 0 && !slices.ContainsFunc(c.Token.Zones, func(p string) bool { return matches(p, subject) }) {
+		return fmt.Errorf("%w: this API token is not for zone %q", ErrForbidden, subject)
+	}
+	return nil
+}
+
+// NarrowedToZones says whether the caller may reach some zones only. What has no
+// zone, or one that is not known, is then out of its reach.
+func (c Caller) NarrowedToZones() bool { return len(c.Token.Zones) != 0 }
+
+// NarrowedToKeysets says whether the caller may see some keysets only.
+func (c Caller) NarrowedToKeysets() bool { return len(c.Token.Keysets) != 0 }
+
 // Unbounded checks that the caller is not narrowed to keysets, zones or
 // scopes. Acts that reach beyond a single keyset need it.
 func (c Caller) Unbounded() error {
@@ -69,8 +84,8 @@ func (c Caller) MayIssue(keyset, zone string, scopes []string, validFor time.Dur
 	if err := c.MaySee(keyset); err != nil {
 		return err
 	}
-	if len(c.Token.Zones) != 0 && !slices.ContainsFunc(c.Token.Zones, func(p string) bool { return matches(p, zone) }) {
-		return fmt.Errorf("%w: this API token is not for zone %q", ErrForbidden, zone)
+	if err := c.MayReach(zone); err != nil {
+		return err
 	}
 	for _, s := range scopes {
 		if !within(c.Token.Scopes, s) {

@@ -57,17 +57,29 @@ func TestEveryMethodHasARow(t *testing.T) {
 // What each role may do beside what all may. A new method has to be added here
 // by somebody who has thought about it.
 func TestRolesAllow(t *testing.T) {
+	issue := []string{"TokenService/IssueTokens", "TokenService/IssueZoneToken"}
+	operate := []string{
+		"KeyService/AcknowledgeKeys", "KeyService/ActivateSigningKey", "KeyService/CreateKeyset", "KeyService/DistrustSigningKey",
+		"KeyService/ReconcileSigningKeys", "KeyService/RetireSigningKey", "KeyService/RotateKeyset", "KeyService/UpdateKeyset",
+	}
+	revoke := []string{"RevocationService/RevokeToken", "RevocationService/RevokeTokens"}
+	read := []string{
+		"RevocationService/GetRevocation", "RevocationService/ListRevocations", "RevocationService/WatchRevocations",
+	}
+	audit := []string{"AuditService/ListAuditEvents", "AuditService/ListIssuances", "CallerService/ListApiTokens"}
 	special := map[caller.Role][]string{
-		caller.Admin: {
-			"CallerService/CreateApiToken", "CallerService/ListApiTokens", "CallerService/RevokeApiToken",
-			"KeyService/CreateKeyset", "TokenService/IssueTokens", "TokenService/IssueZoneToken",
-		},
-		caller.Issuer:      {"TokenService/IssueTokens", "TokenService/IssueZoneToken"},
-		caller.KeyOperator: {"KeyService/CreateKeyset"},
-		caller.Auditor:     {"CallerService/ListApiTokens"},
+		caller.Admin: slices.Concat(issue, operate, revoke, read, audit, []string{
+			"CallerService/CreateApiToken", "CallerService/RevokeApiToken",
+			"KeyService/DestroySigningKey", "KeyService/ImportPublicKey", "RevocationService/LiftRevocation",
+		}),
+		caller.Issuer:      issue,
+		caller.KeyOperator: operate,
+		caller.Revoker:     slices.Concat(revoke, read),
+		caller.Verifier:    slices.Concat(read, []string{"KeyService/AcknowledgeKeys"}),
+		caller.Auditor:     slices.Concat(audit, read, []string{"KeyService/ReconcileSigningKeys"}),
 	}
 	everybody := []string{
-		"CallerService/WhoAmI", "KeyService/ListKeysets", "KeyService/ListSigningKeys", "TokenService/VerifyToken",
+		"CallerService/WhoAmI", "KeyService/GetSigningKey", "KeyService/ListKeysets", "KeyService/ListSigningKeys", "TokenService/VerifyToken",
 	}
 	for _, role := range caller.Roles() {
 		who := withRoles(string(role))

@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/zonemint/zonemint/token"
@@ -19,14 +18,6 @@ type Document struct {
 	body []byte
 	// As values of headers:
 	etag, length, mediaType, origin []string
-	// fresh is the Cache-Control value of the current second: it changes once
-	// a second, and the set is asked for many thousand times in one.
-	fresh atomic.Pointer[freshness]
-}
-
-type freshness struct {
-	seconds int
-	header  []string
 }
 
 func newDocument(set *token.KeySet) (*Document, error) {
@@ -48,12 +39,13 @@ func newDocument(set *token.KeySet) (*Document, error) {
 func (d *Document) Bytes() []byte { return d.body }
 
 // ServeFor answers a GET or HEAD request for the set, which verifiers may go on
-// using for maxAge. Header values are assigned and not copied: this is the path
-// that every verifier of the mesh takes.
-func (d *Document) ServeFor(w http.ResponseWriter, r *http.Request, maxAge time.Duration) {
+// using for bound at the most, by the rules of caching. An answer of 304 makes
+// what they have fresh again by the same rules. Header values are assigned and
+// not copied: this is the path that every verifier of the mesh takes.
+func (d *Document) ServeFor(w http.ResponseWriter, r *http.Request, caching *Caching, bound time.Duration) {
 	h := w.Header()
 	h["Etag"] = d.etag
-	h["Cache-Control"] = d.cacheControl(int(max(maxAge, 0) / time.Second))
+	h["Cache-Control"] = caching.pick(bound)
 	h["Access-Control-Allow-Origin"] = d.origin
 	if d.matches(r.Header["If-None-Match"]) {
 		w.WriteHeader(http.StatusNotModified)
@@ -76,13 +68,4 @@ func (d *Document) matches(header []string) bool {
 		}
 	}
 	return false
-}
-
-func (d *Document) cacheControl(seconds int) []string {
-	f := d.fresh.Load()
-	if f == nil || f.seconds != seconds {
-		f = &freshness{seconds, []string{"public, max-age=" + strconv.Itoa(seconds)}}
-		d.fresh.Store(f)
-	}
-	return f.header
 }

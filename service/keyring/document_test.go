@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 	"time"
 
@@ -19,13 +20,20 @@ func document(t testing.TB) *keyring.Document {
 	return get(t, w.refresh(t), "zone").Set
 }
 
-func serve(d *keyring.Document, method string, maxAge time.Duration, match ...string) *http.Response {
+// plain is caching without stale-if-error, for up to an hour.
+func plain() *keyring.Caching { return keyring.NewCaching(time.Hour, 0) }
+
+func serve(d *keyring.Document, method string, bound time.Duration, match ...string) *http.Response {
+	return serveBy(plain(), d, method, bound, match...)
+}
+
+func serveBy(caching *keyring.Caching, d *keyring.Document, method string, bound time.Duration, match ...string) *http.Response {
 	r := httptest.NewRequest(method, "/x", nil)
 	for _, m := range match {
 		r.Header.Add("If-None-Match", m)
 	}
 	w := httptest.NewRecorder()
-	d.ServeFor(w, r, maxAge)
+	d.ServeFor(w, r, caching, bound)
 	return w.Result()
 }
 
@@ -37,7 +45,7 @@ func TestServeDocument(t *testing.T) {
 		t.Errorf("%d %s %v", resp.StatusCode, body, err)
 	}
 	for name, want := range map[string]string{
-		"Content-Type": "application/jwk-set+json", "Cache-Control": "public, max-age=90",
+		"Content-Type":   "application/jwk-set+json",
 		"Content-Length": fmt.Sprint(len(body)), "Access-Control-Allow-Origin": "*",
 	} {
 		if got := resp.Header.Get(name); got != want {
@@ -48,17 +56,6 @@ func TestServeDocument(t *testing.T) {
 	if body, _ := io.ReadAll(head.Body); len(body) != 0 || head.Header.Get("Etag") != resp.Header.Get("Etag") ||
 		head.Header.Get("Content-Length") != resp.Header.Get("Content-Length") {
 		t.Errorf("HEAD: %v, %d bytes", head.Header, len(body))
-	}
-}
-
-func TestMaxAge(t *testing.T) {
-	d := document(t)
-	for age, want := range map[time.Duration]string{
-		0: "0", -time.Hour: "0", 999 * time.Millisecond: "0", time.Second: "1", 1999 * time.Millisecond: "1", 5 * time.Minute: "300",
-	} {
-		if got := serve(d, http.MethodGet, age).Header.Get("Cache-Control"); got != "public, max-age="+want {
-			t.Errorf("%s: %s", age, got)
-		}
 	}
 }
 
@@ -85,7 +82,7 @@ func TestConditionalRequests(t *testing.T) {
 		resp := serve(d, http.MethodGet, time.Minute, c.match...)
 		body, _ := io.ReadAll(resp.Body)
 		if resp.StatusCode != c.want || (c.want == 304) != (len(body) == 0) || resp.Header.Get("Etag") != tag ||
-			resp.Header.Get("Cache-Control") != "public, max-age=60" {
+			!strings.HasPrefix(resp.Header.Get("Cache-Control"), "public, max-age=") {
 			t.Errorf("%s: %d, %d bytes, %v", name, resp.StatusCode, len(body), resp.Header)
 		}
 	}
@@ -94,9 +91,9 @@ func TestConditionalRequests(t *testing.T) {
 // handlers are the document's own and one that writes the same bytes and knows
 // nothing of tags and ages.
 func handlers(b *testing.B) map[string]http.HandlerFunc {
-	d := document(b)
+	d, caching := document(b), keyring.NewCaching(30*time.Second, 5*time.Minute)
 	return map[string]http.HandlerFunc{
-		"document": func(w http.ResponseWriter, r *http.Request) { d.ServeFor(w, r, time.Minute) },
+		"document": func(w http.ResponseWriter, r *http.Request) { d.ServeFor(w, r, caching, 27*time.Second) },
 		"bare": func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", "application/jwk-set+json")
 			_, _ = w.Write(d.Bytes())

@@ -67,11 +67,12 @@ func (s *Snapshot) Idle() []*Keyset { return s.idle }
 // Keyset is a keyset with its live keys.
 type Keyset struct {
 	store.Keyset
-	Keys   []store.SigningKey // published, active, retiring; by serial
-	Public *token.KeySet      // what verifiers get
-	Set    *Document          // the same as it is served
-	public []token.Key        // of Keys
-	active *Active
+	Keys    []store.SigningKey // published, active, retiring; by serial
+	Public  *token.KeySet      // what verifiers get
+	Set     *Document          // the same as it is served
+	public  []token.Key        // of Keys
+	active  *Active
+	planned []time.Time // when Set will change; in order
 }
 
 // Active returns the key that signs.
@@ -113,6 +114,8 @@ type Ring struct {
 	Store    Store
 	Backends map[string]signer.Backend
 	Log      *slog.Logger
+	// Planned, if it is set, says when JWK sets are going to change.
+	Planned Planner
 
 	current atomic.Pointer[Snapshot]
 
@@ -192,6 +195,7 @@ func (r *Ring) build(ctx context.Context, rows store.Ring) (*Snapshot, error) {
 		if err := ks.publish(); err != nil {
 			return nil, fmt.Errorf("keyset %s: %w", ks.Name, err)
 		}
+		ks.plan(r.plannedFor(ks))
 		if ks.active == nil && len(ks.Keys) > 0 && ks.Keys[0].Serial == 1 && ks.Keys[0].State == store.StatePublished {
 			s.idle = append(s.idle, ks)
 		}
@@ -268,17 +272,9 @@ func OpenKey(ctx context.Context, backends map[string]signer.Backend, keyset str
 // not use, for example of an algorithm that only a later version knows, must not
 // sign either.
 func (k *Keyset) add(row store.SigningKey) error {
-	alg, err := signer.Parse(row.Algorithm)
+	key, err := PublicKey(row)
 	if err != nil {
-		return fmt.Errorf("key %s: %w", row.KID, err)
-	}
-	public, err := x509.ParsePKIXPublicKey(row.PublicKey)
-	if err != nil {
-		return fmt.Errorf("public key of %s: %w", row.KID, err)
-	}
-	key, err := token.NewKey(row.KID, alg.JWS(), public)
-	if err != nil {
-		return fmt.Errorf("public key of %s: %w", row.KID, err)
+		return err
 	}
 	if slices.ContainsFunc(k.public, func(other token.Key) bool { return other.ID() == row.KID }) {
 		return fmt.Errorf("the keyset has two keys with the kid %s", row.KID)

@@ -28,8 +28,9 @@ func (e *Engine) AppendLedger(ctx context.Context, b store.LedgerBatch) (store.R
 	if err != nil || len(refused.Keys) == 0 {
 		return refused, err
 	}
-	// Either a key may not sign, or its last_expiry is not what this process
-	// remembers: an older database was restored. Look again, once.
+	// Either a key may not sign, or it has a barrier, or its last_expiry is not
+	// what this process remembers: an older database was restored. Look again,
+	// once; against the first two it does not help, and they are rare.
 	e.forget(refused.Keys)
 	if err := e.raise(ctx, b.Keys); err != nil {
 		return store.Refused{}, err
@@ -113,14 +114,16 @@ func params(b *store.LedgerBatch) dbsqlc.AppendLedgerParams {
 	n := len(b.Rows)
 	p := dbsqlc.AppendLedgerParams{
 		KeyIds: make([]uuid.UUID, 0, len(b.Keys)), MaxExpiries: make([]time.Time, 0, len(b.Keys)),
-		CallerIds: append([]uuid.UUID{}, b.Callers...),
-		Writer:    b.Writer, Batch: b.Batch, Hash: b.Hash, Mac: b.MAC, FirstJti: b.FirstJTI, LastJti: b.LastJTI,
+		MinIssueds: make([]time.Time, 0, len(b.Keys)),
+		CallerIds:  append([]uuid.UUID{}, b.Callers...),
+		Writer:     b.Writer, Batch: b.Batch, Hash: b.Hash, Mac: b.MAC, FirstJti: b.FirstJTI, LastJti: b.LastJTI,
 		Jtis: make([]uuid.UUID, n), KeysetIds: make([]uuid.UUID, n), Serials: make([]int32, n),
 		Subjects: make([]string, n), Scopes: make([]string, n), IssuedAts: make([]time.Time, n),
 		ExpiresAts: make([]time.Time, n), Callers: make([]string, n),
 	}
 	for _, k := range b.Keys {
 		p.KeyIds, p.MaxExpiries = append(p.KeyIds, k.ID), append(p.MaxExpiries, k.MaxExpiry)
+		p.MinIssueds = append(p.MinIssueds, k.MinIssued)
 	}
 	for i := range b.Rows {
 		r := &b.Rows[i]

@@ -18,6 +18,7 @@ import (
 
 	"github.com/zonemint/zonemint/store"
 	"github.com/zonemint/zonemint/store/postgres/postgrestest"
+	"github.com/zonemint/zonemint/store/storetest"
 )
 
 // ledger is a store with a key that signs.
@@ -56,7 +57,7 @@ func openLedger(t *testing.T, direct, through string) ledger {
 	if _, err := db.PublishSigningKey(t.Context(), keys[0].ID, 0, made, by); err != nil {
 		t.Fatal(err)
 	}
-	key, err := db.ActivateSigningKey(t.Context(), keys[0].ID, by)
+	key, err := storetest.Move(t.Context(), db, keys[0], store.StateActive, "")
 	if err != nil {
 		t.Fatal(err)
 	}

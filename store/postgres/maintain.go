@@ -33,7 +33,8 @@ const maintenanceLock = 0x7a6f6e656d696e74
 
 // Maintain implements [store.Engine]. It makes partitions ahead, drops those
 // whose tokens have all been expired for longer than retention, and deletes
-// such rows from the others. Each step is a short transaction.
+// such rows from the others. Revocations of expired tokens go too. Each step is a
+// short transaction.
 func (e *Engine) Maintain(ctx context.Context, retention time.Duration) (m store.Maintained, err error) {
 	var now time.Time
 	err = e.maintain(ctx, func(t pgx.Tx) (err error) {
@@ -48,11 +49,13 @@ func (e *Engine) Maintain(ctx context.Context, retention time.Duration) (m store
 	if err != nil {
 		return store.Maintained{}, fmt.Errorf("making room in the ledger: %w", interpret(err))
 	}
-	if retention == forever {
-		return m, nil
+	if retention != forever {
+		if err := e.forgetIssuances(ctx, now.Add(-retention), &m); err != nil {
+			return m, fmt.Errorf("forgetting old rows of the ledger: %w", interpret(err))
+		}
 	}
-	if err := e.forgetIssuances(ctx, now.Add(-retention), &m); err != nil {
-		return m, fmt.Errorf("forgetting old rows of the ledger: %w", interpret(err))
+	if err := e.forgetRevocations(ctx, now.Add(-store.RevocationGrace), &m); err != nil {
+		return m, fmt.Errorf("forgetting revocations of expired tokens: %w", interpret(err))
 	}
 	return m, nil
 }

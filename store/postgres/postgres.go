@@ -37,6 +37,9 @@ type Engine struct {
 	// for the other connections, or for a server that has gone silent on them,
 	// a replica goes on signing, and notices when it cannot.
 	vital *pgxpool.Pool
+	// watch makes the connection that listens, which belongs to neither pool: it
+	// is held for as long as the process runs.
+	watch *pgx.ConnConfig
 
 	mu     sync.Mutex
 	raised map[uuid.UUID]time.Time // what last_expiry is known to be at least
@@ -71,7 +74,7 @@ func Open(ctx context.Context, url string, opts Options) (*Engine, error) {
 	}
 	vital := cfg.Copy()
 	vital.MaxConns = vitalConns
-	e := &Engine{pool: pool, raised: map[uuid.UUID]time.Time{}}
+	e := &Engine{pool: pool, watch: watchConfig(cfg.ConnConfig), raised: map[uuid.UUID]time.Time{}}
 	if e.vital, err = connect(ctx, vital); err != nil {
 		pool.Close()
 		return nil, err
@@ -206,7 +209,7 @@ func (e *Engine) inTx(ctx context.Context, opts pgx.TxOptions, fn func(store.Tx)
 	if err != nil {
 		return interpret(err)
 	}
-	if err := fn(tx{dbsqlc.New(t)}); err != nil {
+	if err := fn(tx{dbsqlc.New(t), t}); err != nil {
 		// The connection is closed if this fails, which rolls back as well.
 		_ = t.Rollback(context.WithoutCancel(ctx))
 		return err
@@ -223,6 +226,7 @@ func (e *Engine) Heartbeat(ctx context.Context, r store.Replica, ttl time.Durati
 	row, err := dbsqlc.New(e.vital).Heartbeat(ctx, dbsqlc.HeartbeatParams{
 		ID: r.ID, Name: r.Name, Version: r.Version, Seconds: ttl.Seconds(),
 		Generation: r.Generation, ClockOffsetUs: r.ClockOffset.Microseconds(),
+		LeaseUs: ttl.Microseconds(), CacheUs: r.CacheFor.Microseconds(),
 	})
 	if err != nil {
 		return store.Beat{}, interpret(err)

@@ -21,6 +21,10 @@ func BenchmarkRecord(b *testing.B) {
 	storetest.BenchmarkRecord(b, storetest.Harness{Open: openMigrated})
 }
 
+func BenchmarkRevokeMatching(b *testing.B) {
+	storetest.BenchmarkRevokeMatching(b, storetest.Harness{Open: openMigrated})
+}
+
 func openMigrated(t testing.TB) storetest.Database {
 	t.Helper()
 	url := postgrestest.New(t)
@@ -43,6 +47,8 @@ func openMigrated(t testing.TB) storetest.Database {
 			"boolean":                  "NOT {column}",
 			"timestamp with time zone": "coalesce({column}, now()) + interval '1 second'",
 		},
+		Cut: `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+			WHERE datname = current_database() AND application_name = 'zonemint/watch'`,
 		Drag: []string{
 			`CREATE FUNCTION drag() RETURNS trigger LANGUAGE plpgsql AS
 				$$ BEGIN PERFORM pg_sleep(0.003 + 0.01 * random()); RETURN NEW; END $$`,

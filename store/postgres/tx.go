@@ -3,16 +3,21 @@ package postgres
 import (
 	"context"
 	"errors"
+	"math"
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 
 	"github.com/zonemint/zonemint/store"
 	"github.com/zonemint/zonemint/store/postgres/dbsqlc"
 )
 
 // tx implements [store.Tx].
-type tx struct{ q *dbsqlc.Queries }
+type tx struct {
+	q *dbsqlc.Queries
+	t pgx.Tx // for statements that are put together
+}
 
 var _ store.Tx = tx{}
 
@@ -23,7 +28,9 @@ func (t tx) Now(ctx context.Context) (time.Time, error) {
 
 func (t tx) Installation(ctx context.Context) (store.Installation, error) {
 	row, err := t.q.GetInstallation(ctx)
-	return store.Installation{ID: row.ID, Generation: row.Generation, KeyCheck: row.KeyCheck}, interpret(err)
+	return store.Installation{
+		ID: row.ID, Generation: row.Generation, KeyCheck: row.KeyCheck, Incarnation: row.Incarnation,
+	}, interpret(err)
 }
 
 func (t tx) InsertInstallation(ctx context.Context, in store.Installation) error {
@@ -33,6 +40,10 @@ func (t tx) InsertInstallation(ctx context.Context, in store.Installation) error
 func (t tx) BumpGeneration(ctx context.Context) (int64, error) {
 	g, err := t.q.BumpGeneration(ctx)
 	return g, interpret(err)
+}
+
+func (t tx) Notify(ctx context.Context, topic store.Topic) error {
+	return interpret(t.q.Notify(ctx, string(topic)))
 }
 
 func (t tx) InsertKeyset(ctx context.Context, ks store.Keyset) error {
@@ -63,7 +74,11 @@ func toKeyset(r dbsqlc.Keyset) store.Keyset {
 func (t tx) InsertSigningKey(ctx context.Context, k store.SigningKey) error {
 	return interpret(t.q.InsertSigningKey(ctx, dbsqlc.InsertSigningKeyParams{
 		ID: k.ID, KeysetID: k.KeysetID, Serial: int32(k.Serial), Role: string(k.Role), State: string(k.State),
-		Algorithm: k.Algorithm, Backend: k.Backend, Label: k.Label, CreatedAt: k.CreatedAt, Version: k.Version, Mac: k.MAC,
+		Algorithm: k.Algorithm, Backend: k.Backend, Label: k.Label,
+		Kid: ref(k.KID), Thumbprint: ref(k.Thumbprint), PublicKey: k.PublicKey,
+		Imported: k.Imported, TrustedUntil: refTime(k.TrustedUntil), Reason: k.Reason,
+		CreatedAt: k.CreatedAt, PublishedAt: refTime(k.PublishedAt), ActivateAfter: refTime(k.ActivateAfter),
+		RetiredAt: refTime(k.RetiredAt), Version: k.Version, Mac: k.MAC,
 	}))
 }
 
@@ -111,6 +126,7 @@ func (t tx) UpdateSigningKey(ctx context.Context, k store.SigningKey, was store.
 		State: string(k.State), Ref: k.Ref, Kid: ref(k.KID), Thumbprint: ref(k.Thumbprint), PublicKey: k.PublicKey,
 		Reason: k.Reason, PublishedAt: refTime(k.PublishedAt), ActivateAfter: refTime(k.ActivateAfter),
 		ActivatedAt: refTime(k.ActivatedAt), RetiredAt: refTime(k.RetiredAt), RemovedAt: refTime(k.RemovedAt),
+		DestroyedAt: refTime(k.DestroyedAt), Attestation: k.Attestation,
 		Mac: k.MAC, ID: k.ID, WasState: string(was), WasVersion: k.Version - 1, Fence: fence,
 	})
 	return changed(n, err)
@@ -170,17 +186,15 @@ func (t tx) InsertAuditEvent(ctx context.Context, e store.AuditEvent) error {
 	}))
 }
 
-func (t tx) AuditEvents(ctx context.Context) ([]store.AuditEvent, error) {
-	rows, err := t.q.ListAuditEvents(ctx)
+func (t tx) AuditEvents(ctx context.Context, f store.AuditFilter, before uuid.UUID, limit int) ([]store.AuditEvent, error) {
+	rows, err := t.q.ListAuditEvents(ctx, dbsqlc.ListAuditEventsParams{
+		BeforeID: before, ActionPrefix: f.ActionPrefix, Actor: f.Actor,
+		After: refTime(f.After), Before: refTime(f.Before), MaxRows: rowLimit(limit),
+	})
 	return mapRows(rows, func(r dbsqlc.AuditEvent) store.AuditEvent {
 		r.At = r.At.UTC()
 		return store.AuditEvent(r)
 	}), interpret(err)
-}
-
-func (t tx) Revoked(ctx context.Context, keyset uuid.UUID, jti string) (bool, error) {
-	revoked, err := t.q.IsRevoked(ctx, dbsqlc.IsRevokedParams{KeysetID: keyset, Jti: jti})
-	return revoked, interpret(err)
 }
 
 func (t tx) Issuance(ctx context.Context, jti uuid.UUID) (store.Issuance, error) {
@@ -216,6 +230,9 @@ func (t tx) BatchRows(ctx context.Context, b store.LedgerBatch) ([]store.Issuanc
 	})
 	return mapRows(rows, toIssuance), interpret(err)
 }
+
+// rowLimit keeps a caller's limit within what the database counts to.
+func rowLimit(n int) int32 { return int32(min(n, math.MaxInt32)) }
 
 func changed(rows int64, err error) error {
 	if err != nil {

@@ -15,6 +15,7 @@ import (
 	"github.com/tink-crypto/tink-go/v2/mac"
 
 	"github.com/zonemint/zonemint/store"
+	"github.com/zonemint/zonemint/store/storetest"
 )
 
 // TestFullDatabase has no space left for the database by its own limit.
@@ -77,7 +78,7 @@ func openLedger(t *testing.T, e *Engine) *ledger {
 	made := store.Made{KID: "zone-1-00000000", Thumbprint: "00", PublicKey: []byte("public")}
 	_, err = l.db.PublishSigningKey(t.Context(), keys[0].ID, 0, made, by)
 	check(t, err)
-	l.key, err = l.db.ActivateSigningKey(t.Context(), keys[0].ID, by)
+	l.key, err = storetest.Move(t.Context(), l.db, keys[0], store.StateActive, "")
 	check(t, err)
 	l.link, err = store.NewChain()
 	check(t, err)

@@ -51,7 +51,7 @@ func (e *Engine) AppendLedger(ctx context.Context, b store.LedgerBatch) (refused
 
 func (e *Engine) refused(ctx context.Context, q *dbsqlc.Queries, b *store.LedgerBatch) (r store.Refused, err error) {
 	for _, k := range b.Keys {
-		may, err := q.MaySign(ctx, k.ID.String())
+		may, err := q.MaySign(ctx, dbsqlc.MaySignParams{ID: k.ID.String(), MinIssued: k.MinIssued.UnixMicro()})
 		if err != nil {
 			return r, interpret(err)
 		}
@@ -99,20 +99,29 @@ func (e *Engine) Maintain(ctx context.Context, retention time.Duration) (m store
 	if err := q.ForgetReplicas(ctx, now.Add(-24*time.Hour).UnixMicro()); err != nil {
 		return m, fmt.Errorf("maintaining the ledger: %w", interpret(err))
 	}
-	if retention == math.MaxInt64 {
-		return m, nil
+	if retention != math.MaxInt64 {
+		if err := e.forgetIssuances(ctx, now.Add(-retention), &m); err != nil {
+			return m, fmt.Errorf("maintaining the ledger: %w", interpret(err))
+		}
 	}
-	before := now.Add(-retention)
+	if err := e.forgetRevocations(ctx, now.Add(-store.RevocationGrace), &m); err != nil {
+		return m, fmt.Errorf("forgetting revocations of expired tokens: %w", interpret(err))
+	}
+	return m, nil
+}
+
+func (e *Engine) forgetIssuances(ctx context.Context, before time.Time, m *store.Maintained) error {
+	q := dbsqlc.New(e.write)
 	for {
 		n, err := q.PruneLedger(ctx, dbsqlc.PruneLedgerParams{
 			BeforeJti: store.FirstJTI(before).String(), ExpiredBefore: before.UnixMicro(), MaxRows: pruneStep,
 		})
 		if err != nil {
-			return m, fmt.Errorf("maintaining the ledger: %w", interpret(err))
+			return err
 		}
 		m.RowsForgotten += n
 		if n < pruneStep {
-			return m, nil
+			return nil
 		}
 	}
 }

@@ -36,8 +36,11 @@ type Engine struct {
 	write *sql.DB
 	read  *sql.DB
 	lock  *os.File
+	copy  string      // which file the database is, see Incarnation
 	fresh atomic.Bool // nothing has been said yet about who else is alive: nobody
 	now   func() time.Time
+
+	watchers watchers
 }
 
 var _ store.Engine = (*Engine)(nil)
@@ -62,6 +65,9 @@ func Open(ctx context.Context, path string, opts Options) (_ *Engine, err error)
 		return nil, err
 	}
 	if err = create(path); err != nil {
+		return nil, err
+	}
+	if e.copy, err = fileID(path); err != nil {
 		return nil, err
 	}
 	if e.write, err = connect(ctx, path, "immediate", 1); err != nil {
@@ -201,11 +207,16 @@ func (e *Engine) inTx(ctx context.Context, db *sql.DB, fn func(store.Tx) error) 
 	if err != nil {
 		return interpret(err)
 	}
-	if err := fn(&tx{q: dbsqlc.New(t), clock: e.clock}); err != nil {
+	x := &tx{q: dbsqlc.New(t), t: t, clock: e.clock, copy: e.copy}
+	if err := fn(x); err != nil {
 		_ = t.Rollback() // nothing to add to err
 		return err
 	}
-	return atCommit(t.Commit())
+	err = atCommit(t.Commit())
+	if err == nil || errors.Is(err, store.ErrUnknownOutcome) {
+		e.watchers.tell(x.told)
+	}
+	return err
 }
 
 // clock is the database's clock, to the microsecond.
@@ -217,7 +228,7 @@ func (e *Engine) Heartbeat(ctx context.Context, r store.Replica, ttl time.Durati
 	q := dbsqlc.New(e.write)
 	if e.fresh.CompareAndSwap(true, false) {
 		// Their leases need not run out: what they left undone is ours now.
-		if err := q.ForgetAllReplicas(ctx); err != nil {
+		if err := q.EndAllReplicas(ctx, now.UnixMicro()); err != nil {
 			e.fresh.Store(true)
 			return store.Beat{}, interpret(err)
 		}
@@ -225,6 +236,7 @@ func (e *Engine) Heartbeat(ctx context.Context, r store.Replica, ttl time.Durati
 	err := q.Heartbeat(ctx, dbsqlc.HeartbeatParams{
 		ID: r.ID.String(), Name: r.Name, Version: r.Version, StartedAt: now.UnixMicro(), LeaseUntil: now.Add(ttl).UnixMicro(),
 		Generation: r.Generation, ClockOffsetUs: r.ClockOffset.Microseconds(),
+		LeaseUs: ttl.Microseconds(), CacheUs: r.CacheFor.Microseconds(),
 	})
 	if err != nil {
 		return store.Beat{}, interpret(err)
@@ -235,5 +247,5 @@ func (e *Engine) Heartbeat(ctx context.Context, r store.Replica, ttl time.Durati
 
 // Leave implements [store.Engine].
 func (e *Engine) Leave(ctx context.Context, replica uuid.UUID) error {
-	return interpret(dbsqlc.New(e.write).Leave(ctx, replica.String()))
+	return interpret(dbsqlc.New(e.write).Leave(ctx, dbsqlc.LeaveParams{Now: e.clock().UnixMicro(), ID: replica.String()}))
 }

@@ -17,6 +17,10 @@ func BenchmarkRecord(b *testing.B) {
 	storetest.BenchmarkRecord(b, storetest.Harness{Open: openMigrated})
 }
 
+func BenchmarkRevokeMatching(b *testing.B) {
+	storetest.BenchmarkRevokeMatching(b, storetest.Harness{Open: openMigrated})
+}
+
 func openMigrated(t testing.TB) storetest.Database {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "zonemint.db")

@@ -2,7 +2,9 @@ package sqlite
 
 import (
 	"context"
+	"database/sql"
 	"errors"
+	"math"
 	"time"
 
 	"github.com/google/uuid"
@@ -14,7 +16,10 @@ import (
 // tx implements [store.Tx].
 type tx struct {
 	q     *dbsqlc.Queries
+	t     *sql.Tx // for statements that are put together
 	clock func() time.Time
+	copy  string        // which file this is
+	told  []store.Topic // of which watchers are told once it has committed
 }
 
 var _ store.Tx = (*tx)(nil)
@@ -25,7 +30,9 @@ func (t *tx) Now(ctx context.Context) (time.Time, error) {
 
 func (t *tx) Installation(ctx context.Context) (store.Installation, error) {
 	row, err := t.q.GetInstallation(ctx)
-	return store.Installation{ID: id(row.ID), Generation: row.Generation, KeyCheck: row.KeyCheck}, interpret(err)
+	return store.Installation{
+		ID: id(row.ID), Generation: row.Generation, KeyCheck: row.KeyCheck, Incarnation: row.Incarnation,
+	}, interpret(err)
 }
 
 func (t *tx) InsertInstallation(ctx context.Context, in store.Installation) error {
@@ -37,6 +44,11 @@ func (t *tx) InsertInstallation(ctx context.Context, in store.Installation) erro
 func (t *tx) BumpGeneration(ctx context.Context) (int64, error) {
 	g, err := t.q.BumpGeneration(ctx)
 	return g, interpret(err)
+}
+
+func (t *tx) Notify(ctx context.Context, topic store.Topic) error {
+	t.told = append(t.told, topic)
+	return interpret(ctx.Err())
 }
 
 func (t *tx) InsertKeyset(ctx context.Context, ks store.Keyset) error {
@@ -70,7 +82,10 @@ func (t *tx) InsertSigningKey(ctx context.Context, k store.SigningKey) error {
 	return interpret(t.q.InsertSigningKey(ctx, dbsqlc.InsertSigningKeyParams{
 		ID: k.ID.String(), KeysetID: k.KeysetID.String(), Serial: int64(k.Serial), Role: string(k.Role), State: string(k.State),
 		Algorithm: k.Algorithm, Backend: k.Backend, Label: k.Label,
-		CreatedAt: k.CreatedAt.UnixMicro(), Version: k.Version, Mac: k.MAC,
+		Kid: ref(k.KID), Thumbprint: ref(k.Thumbprint), PublicKey: k.PublicKey,
+		Imported: flag(k.Imported), TrustedUntil: micro(k.TrustedUntil), Reason: k.Reason,
+		CreatedAt: k.CreatedAt.UnixMicro(), PublishedAt: micro(k.PublishedAt), ActivateAfter: micro(k.ActivateAfter),
+		RetiredAt: micro(k.RetiredAt), Version: k.Version, Mac: k.MAC,
 	}))
 }
 
@@ -118,6 +133,7 @@ func (t *tx) UpdateSigningKey(ctx context.Context, k store.SigningKey, was store
 		State: string(k.State), Ref: k.Ref, Kid: ref(k.KID), Thumbprint: ref(k.Thumbprint), PublicKey: k.PublicKey,
 		Reason: k.Reason, PublishedAt: micro(k.PublishedAt), ActivateAfter: micro(k.ActivateAfter),
 		ActivatedAt: micro(k.ActivatedAt), RetiredAt: micro(k.RetiredAt), RemovedAt: micro(k.RemovedAt),
+		DestroyedAt: micro(k.DestroyedAt), Attestation: k.Attestation,
 		Mac: k.MAC, ID: k.ID.String(), WasState: string(was), WasVersion: k.Version - 1, Fence: fence,
 	})
 	return changed(n, err)
@@ -176,19 +192,17 @@ func (t *tx) InsertAuditEvent(ctx context.Context, e store.AuditEvent) error {
 	}))
 }
 
-func (t *tx) AuditEvents(ctx context.Context) ([]store.AuditEvent, error) {
-	rows, err := t.q.ListAuditEvents(ctx)
+func (t *tx) AuditEvents(ctx context.Context, f store.AuditFilter, before uuid.UUID, limit int) ([]store.AuditEvent, error) {
+	rows, err := t.q.ListAuditEvents(ctx, dbsqlc.ListAuditEventsParams{
+		BeforeID: before.String(), ActionPrefix: f.ActionPrefix, Actor: f.Actor,
+		After: since(f.After), Before: until(f.Before), MaxRows: int64(limit),
+	})
 	return mapRows(rows, func(r dbsqlc.AuditEvent) store.AuditEvent {
 		return store.AuditEvent{
 			ID: id(r.ID), At: at(r.At), Actor: r.Actor, Action: r.Action, Target: r.Target,
 			Detail: r.Detail, RequestID: r.RequestID,
 		}
 	}), interpret(err)
-}
-
-func (t *tx) Revoked(ctx context.Context, keyset uuid.UUID, jti string) (bool, error) {
-	revoked, err := t.q.IsRevoked(ctx, dbsqlc.IsRevokedParams{KeysetID: keyset.String(), Jti: jti})
-	return revoked, interpret(err)
 }
 
 func (t *tx) Issuance(ctx context.Context, jti uuid.UUID) (store.Issuance, error) {
@@ -267,6 +281,21 @@ func id(s string) uuid.UUID {
 		return uuid.Nil
 	}
 	return u
+}
+
+// since and until are bounds that a zero time leaves open.
+func since(t time.Time) int64 {
+	if t.IsZero() {
+		return math.MinInt64
+	}
+	return t.UnixMicro()
+}
+
+func until(t time.Time) int64 {
+	if t.IsZero() {
+		return math.MaxInt64
+	}
+	return t.UnixMicro()
 }
 
 func at(us int64) time.Time { return time.UnixMicro(us).UTC() }

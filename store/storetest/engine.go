@@ -93,27 +93,43 @@ func testRevoked(t *testing.T, h Harness) {
 func (w *world) calls(ctx context.Context, t *testing.T, id uuid.UUID, token store.APIToken) map[string]func() error {
 	batch, link := rows(t, store.SigningKey{ID: id}, 1), newChain(t)
 	return map[string]func() error{
-		"Open":         func() error { _, err := store.Open(ctx, w.Engine, w.mac); return err },
-		"Heartbeat":    func() error { _, err := w.db.Heartbeat(ctx, store.Replica{ID: id}, time.Minute); return err },
-		"Leave":        func() error { return w.db.Leave(ctx, id) },
-		"Maintain":     func() error { _, err := w.db.Maintain(ctx, retention); return err },
-		"Now":          func() error { _, err := w.db.Now(ctx); return err },
-		"AuditEvents":  func() error { _, err := w.db.AuditEvents(ctx); return err },
-		"Revoked":      func() error { _, err := w.db.Revoked(ctx, id, "jti"); return err },
-		"LoadRing":     func() error { _, err := w.db.LoadRing(ctx); return err },
-		"CreateKeyset": func() error { _, _, err := w.db.CreateKeyset(ctx, zoneKeyset("x"), nil, someone); return err },
-		"SigningKeys":  func() error { _, err := w.db.SigningKeys(ctx, id); return err },
-		"Claim":        func() error { _, err := w.db.ClaimSigningKey(ctx, id, id, time.Minute); return err },
-		"Publish":      func() error { _, err := w.db.PublishSigningKey(ctx, id, 0, madeKey("x"), someone); return err },
-		"Fail":         func() error { _, err := w.db.FailSigningKey(ctx, id, 0, "x", someone); return err },
-		"Activate":     func() error { _, err := w.db.ActivateSigningKey(ctx, id, someone); return err },
-		"CreateToken":  func() error { _, err := w.db.CreateAPIToken(ctx, store.APIToken{}, time.Hour, someone); return err },
-		"TokenByHash":  func() error { _, err := w.db.APITokenByHash(ctx, token.Hash); return err },
-		"APITokens":    func() error { _, err := w.db.APITokens(ctx, uuid.Max, 1); return err },
-		"RevokeToken":  func() error { _, err := w.db.RevokeAPIToken(ctx, token.ID, someone); return err },
-		"Record":       func() error { _, _, err := w.db.Record(ctx, link, batch); return err },
-		"Issuance":     func() error { _, err := w.db.Issuance(ctx, id); return err },
-		"CheckLedger":  func() error { _, err := w.db.CheckLedger(ctx, retention, func(store.LedgerCheck) {}); return err },
+		"Open":        func() error { _, err := store.Open(ctx, w.Engine, w.mac); return err },
+		"Heartbeat":   func() error { _, err := w.db.Heartbeat(ctx, store.Replica{ID: id}, time.Minute); return err },
+		"Leave":       func() error { return w.db.Leave(ctx, id) },
+		"Maintain":    func() error { _, err := w.db.Maintain(ctx, retention); return err },
+		"Now":         func() error { _, err := w.db.Now(ctx); return err },
+		"AuditEvents": func() error { _, err := w.db.AuditEvents(ctx, store.AuditFilter{}, uuid.Max, 1); return err },
+		"Revoked":     func() error { _, err := w.db.Revoked(ctx, id, "jti"); return err },
+		"Revoke": func() error {
+			_, err := w.db.Revoke(ctx, id, []store.Revoke{{JTI: "jti"}}, "", someone)
+			return err
+		},
+		"RevokeMatching": func() error {
+			_, _, err := w.db.RevokeMatching(ctx, store.LedgerFilter{}, nil, "", someone)
+			return err
+		},
+		"CountMatching": func() error { _, err := w.db.CountMatching(ctx, store.LedgerFilter{}); return err },
+		"Lift":          func() error { _, err := w.db.LiftRevocation(ctx, id, "jti", "", someone); return err },
+		"Revocation":    func() error { _, err := w.db.Revocation(ctx, id, "jti"); return err },
+		"Revocations":   func() error { _, err := w.db.Revocations(ctx, id, 0, 1); return err },
+		"Feed":          func() error { _, err := w.db.RevocationFeed(ctx, id, store.FeedPosition{}, 1); return err },
+		"FeedHeads":     func() error { _, err := w.db.FeedHeads(ctx); return err },
+		"Issuances":     func() error { _, err := w.db.Issuances(ctx, store.LedgerFilter{}, uuid.Max, 1); return err },
+		"LiveTokens":    func() error { _, err := w.db.LiveTokens(ctx, id); return err },
+		"LoadRing":      func() error { _, err := w.db.LoadRing(ctx); return err },
+		"CreateKeyset":  func() error { _, _, err := w.db.CreateKeyset(ctx, zoneKeyset("x"), nil, someone); return err },
+		"SigningKeys":   func() error { _, err := w.db.SigningKeys(ctx, id); return err },
+		"Claim":         func() error { _, err := w.db.ClaimSigningKey(ctx, id, id, time.Minute); return err },
+		"Publish":       func() error { _, err := w.db.PublishSigningKey(ctx, id, 0, madeKey("x"), someone); return err },
+		"Fail":          func() error { _, err := Move(ctx, w.db, store.SigningKey{ID: id}, store.StateFailed, ""); return err },
+		"Activate":      func() error { _, err := Move(ctx, w.db, store.SigningKey{ID: id}, store.StateActive, ""); return err },
+		"CreateToken":   func() error { _, err := w.db.CreateAPIToken(ctx, store.APIToken{}, time.Hour, someone); return err },
+		"TokenByHash":   func() error { _, err := w.db.APITokenByHash(ctx, token.Hash); return err },
+		"APITokens":     func() error { _, err := w.db.APITokens(ctx, uuid.Max, 1); return err },
+		"RevokeToken":   func() error { _, err := w.db.RevokeAPIToken(ctx, token.ID, someone); return err },
+		"Record":        func() error { _, _, err := w.db.Record(ctx, link, batch); return err },
+		"Issuance":      func() error { _, err := w.db.Issuance(ctx, id); return err },
+		"CheckLedger":   func() error { _, err := w.db.CheckLedger(ctx, retention, func(store.LedgerCheck) {}); return err },
 	}
 }
 

@@ -20,7 +20,7 @@ func testInstallation(t *testing.T, h Harness) {
 	noErr(t, err)
 
 	for name, edit := range w.edits(t, "installation", nil) {
-		if name == "singleton" || name == "generation" || name == "created_at" {
+		if name == "singleton" || name == "generation" || name == "created_at" || name == "incarnation" {
 			continue
 		}
 		restore := w.backup(t, "installation")

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/google/uuid"
+
 	"github.com/zonemint/zonemint/store"
 )
 
@@ -35,7 +37,7 @@ func testCreateKeyset(t *testing.T, h Harness) {
 		t.Errorf("listed keys\n%+v, created\n%+v", listed, keys)
 	}
 
-	events, err := w.db.AuditEvents(t.Context())
+	events, err := w.db.AuditEvents(t.Context(), store.AuditFilter{}, uuid.Max, 10)
 	noErr(t, err)
 	if len(events) != 1 {
 		t.Fatalf("%d audit events, want 1", len(events))

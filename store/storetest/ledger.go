@@ -142,12 +142,12 @@ func testRefusedKeys(t *testing.T, h Harness) {
 	w := newWorld(t, h)
 	active := w.activeKey(t, "zone")
 	_, keys := w.keyset(t, "user", store.RolePrimary, store.RolePrimary, store.RoleStandby)
-	failed, err := w.db.FailSigningKey(t.Context(), keys[1].ID, 0, "why not", someone)
+	failed, err := Move(t.Context(), w.db, keys[1], store.StateFailed, "why not")
 	noErr(t, err)
 	published := w.publish(t, keys[2])
 	retired := w.activeKey(t, "retired")
 	link := w.record(t, newChain(t), rows(t, retired, 1))
-	w.retire(t, retired.ID)
+	w.retire(t, retired)
 
 	for _, key := range []store.SigningKey{keys[0], failed, published, retired, {ID: uuid.New()}} {
 		refused, err := w.refuse(t, link, append(rows(t, active, 2), rows(t, key, 1)...))

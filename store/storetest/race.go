@@ -130,7 +130,7 @@ func testRetirementRace(t *testing.T, h Harness) {
 	s.allowed.Store(true)
 	waitFor(t, &s.recorded)
 	s.allowed.Store(false)
-	promptly(t, func() { w.retire(t, key.ID) })
+	promptly(t, func() { w.retire(t, key) })
 	w.wantNoMore(t, s)
 }
 

@@ -44,7 +44,7 @@ func testLife(t *testing.T, h Harness) {
 // left of the two keys' lives.
 func (w *world) wantHistory(t *testing.T, active store.SigningKey, start int64, other store.SigningKey) {
 	t.Helper()
-	failed, err := w.db.FailSigningKey(t.Context(), other.ID, w.claim(t, other.ID), "token is full", someone)
+	failed, err := Move(t.Context(), w.db, other, store.StateFailed, "token is full")
 	noErr(t, err)
 	if failed.State != store.StateFailed || failed.Reason != "token is full" {
 		t.Errorf("the failed key is %+v", failed)
@@ -124,8 +124,6 @@ func (w *world) wantStale(t *testing.T, key store.SigningKey, fences ...int64) {
 	for _, fence := range fences {
 		_, err := w.db.PublishSigningKey(t.Context(), key.ID, fence, madeKey(key.Label), someone)
 		wantErr(t, err, store.ErrConflict)
-		_, err = w.db.FailSigningKey(t.Context(), key.ID, fence, "too late", someone)
-		wantErr(t, err, store.ErrConflict)
 	}
 	if k := w.key(t, key.ID); k.State != store.StateCreating || k.Version != 1 {
 		t.Errorf("a stale fence changed the key to %+v", k)
@@ -140,11 +138,11 @@ func (w *world) steps(t *testing.T) map[store.State]func(store.SigningKey) error
 			return err
 		},
 		store.StateFailed: func(k store.SigningKey) error {
-			_, err := w.db.FailSigningKey(t.Context(), k.ID, 0, "why not", someone)
+			_, err := Move(t.Context(), w.db, k, store.StateFailed, "why not")
 			return err
 		},
 		store.StateActive: func(k store.SigningKey) error {
-			_, err := w.db.ActivateSigningKey(t.Context(), k.ID, someone)
+			_, err := Move(t.Context(), w.db, k, store.StateActive, "")
 			return err
 		},
 	}
@@ -223,7 +221,7 @@ func testOneActive(t *testing.T, h Harness) {
 	}
 	w.activate(t, keys[0])
 	before := w.ring(t).Generation
-	_, err := w.db.ActivateSigningKey(t.Context(), keys[1].ID, someone)
+	_, err := Move(t.Context(), w.db, keys[1], store.StateActive, "")
 	wantErr(t, err, store.ErrConflict)
 	if after := w.ring(t).Generation; after != before {
 		t.Error("the refused activation changed the generation")
@@ -266,7 +264,7 @@ func testRacingActivations(t *testing.T, h Harness) {
 	var won atomic.Int32
 	for _, db := range w.replicas(t, 6) {
 		wg.Go(func() {
-			switch _, err := db.ActivateSigningKey(t.Context(), keys[0].ID, someone); {
+			switch _, err := Move(t.Context(), db, keys[0], store.StateActive, ""); {
 			case err == nil:
 				won.Add(1)
 			case !errors.Is(err, store.ErrConflict):

@@ -41,6 +41,10 @@ type Database struct {
 	// batch of the ledger, as with a slow disk or a synchronous standby. Empty if
 	// batches take turns, however long each takes.
 	Drag []string
+
+	// Cut is a query that cuts the connections of those who watch, with a row for
+	// each. Empty if they have none.
+	Cut string
 }
 
 // Run runs the suite.
@@ -82,11 +86,52 @@ func Run(t *testing.T, h Harness) {
 		{"maintenance forgets what is over", testMaintain},
 		{"maintenance at once", testMaintainConcurrently},
 		{"retention is no fault", testCheckLedgerPruned},
+		{"keys are changed", testChangeKeys},
+		{"changes of keys are all or nothing", testChangeKeysAtomic},
+		{"key that moved before it is changed", testChangeMoved},
+		{"nothing is decided on tampered rows", testChangeTampered},
+		{"same step by many replicas", testStepRace},
+		{"serials by many replicas", testSerialRace},
+		{"policy of a keyset changes", testUpdateKeyset},
+		{"rotation is asked for", testSchedule},
+		{"signing key by its serial", testSigningKey},
+		{"keys that have ended are destroyed", testDestroy},
+		{"keys that have not ended are not destroyed", testDestroyRefused},
+		{"public keys are imported", testImport},
+		{"challenges", testChallenge},
+		{"replicas are remembered", testReplicas},
+		{"consumers acknowledge keys", testAcknowledge},
+		{"acknowledgements of strangers", testAcknowledgeRefused},
+		{"changes of keys are told", testChangesAreTold},
 		{"heartbeat", testHeartbeat},
 		{"database's clock", testClock},
 		{"view sees one moment", testView},
 		{"update is all or nothing", testUpdate},
 		{"revocations", testRevoked},
+		{"token IDs are revoked once", testRevoke},
+		{"revocations are audited", testRevokeAudit},
+		{"what cannot be revoked leaves nothing", testRevokeRefused},
+		{"revocations are lifted", testLift},
+		{"revocations of expired tokens are forgotten", testForgetRevocations},
+		{"many revocations are forgotten", testForgetManyRevocations},
+		{"pages of a feed", testFeed},
+		{"readers of a feed that begin anew", testFeedReset},
+		{"feed against a model", testFeedModel},
+		{"feed while it is written", testFeedRace},
+		{"another copy of the data has new epochs", testNewEpoch},
+		{"revocations are told", testRevocationsAreTold},
+		{"filters of the ledger", testLedgerFilter},
+		{"live tokens", testLiveTokens},
+		{"revocations by the ledger", testRevokeMatching},
+		{"revocations by the ledger, again", testRevokeMatchingAgain},
+		{"revocations by the ledger of an unexpected number", testUnexpectedCount},
+		{"tokens in flight are revoked", testRevokeInFlight},
+		{"revocation by the ledger against issuing", testRevokeMatchingRace},
+		{"pages of the audit", testAudit},
+		{"watchers are told after the commit", testWatch},
+		{"watchers are told of changes of the ring", testWatchChanges},
+		{"watcher that is slow", testWatchSlow},
+		{"watcher whose connection is cut", testWatchCut},
 		{"ended context", testEndedContext},
 		{"context that ends while waiting", testContextWhileWaiting},
 	} {

@@ -47,7 +47,7 @@ func testTampering(t *testing.T, h Harness) {
 		}, {
 			name: "signing_keys", row: fmt.Sprintf("label LIKE '%s%%'", key.Label), refused: w.ringLeavesOut(2, 1),
 			special:   map[string]string{"role": "'standby'", "state": "'retiring'"},
-			uncovered: []string{"last_expiry", "lease_owner", "lease_fence", "lease_until"},
+			uncovered: []string{"last_expiry", "issue_barrier", "lease_owner", "lease_fence", "lease_until"},
 		}, {
 			name: "api_tokens", row: "name LIKE 'ci%'", refused: w.tokenIsRefused(token), special: lists,
 		},
@@ -139,7 +139,7 @@ func testPlanting(t *testing.T, h Harness) {
 
 	// A MAC that is genuine, but another row's.
 	w.exec(t, "UPDATE signing_keys SET mac = (SELECT mac FROM signing_keys WHERE serial = 2) WHERE serial = 1")
-	_, err := w.db.ActivateSigningKey(t.Context(), published.ID, someone)
+	_, err := Move(t.Context(), w.db, published, store.StateActive, "")
 	wantErr(t, err, store.ErrTampered)
 	restore()
 	w.activate(t, published)

@@ -7,7 +7,9 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -17,6 +19,7 @@ import (
 	"github.com/tink-crypto/tink-go/v2/tink"
 
 	"github.com/zonemint/zonemint/store"
+	"github.com/zonemint/zonemint/store/storetest/invariant"
 )
 
 // world is a database under test and the store on it.
@@ -24,6 +27,9 @@ type world struct {
 	Database
 	db  *store.DB
 	mac tink.MAC
+	// edited says that the test has written to the database behind the store's
+	// back, after which nothing can be promised of it.
+	edited atomic.Bool
 }
 
 var someone = store.Actor{Name: "cli/tester", RequestID: "request-1"}
@@ -36,7 +42,21 @@ func newWorld(t testing.TB, h Harness) *world {
 		t.Fatal(err)
 	}
 	w.db = db
+	if _, ok := t.(*testing.T); ok {
+		t.Cleanup(func() { w.wantInvariants(t) })
+	}
 	return w
+}
+
+// wantInvariants checks what holds of every database, at any moment.
+func (w *world) wantInvariants(t testing.TB) {
+	t.Helper()
+	if w.edited.Load() {
+		return
+	}
+	if err := invariant.Check(context.WithoutCancel(t.Context()), w.SQL); err != nil {
+		t.Errorf("invariants: %v", err)
+	}
 }
 
 func newMAC(t testing.TB) tink.MAC {
@@ -133,7 +153,7 @@ func (w *world) publish(t testing.TB, k store.SigningKey) store.SigningKey {
 
 func (w *world) activate(t testing.TB, k store.SigningKey) store.SigningKey {
 	t.Helper()
-	k, err := w.db.ActivateSigningKey(t.Context(), k.ID, someone)
+	k, err := Move(t.Context(), w.db, k, store.StateActive, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -147,23 +167,11 @@ func (w *world) activeKey(t testing.TB, name string) store.SigningKey {
 	return w.activate(t, w.publish(t, keys[0]))
 }
 
-// retire takes an active key out of use below the rules of the store, as another
-// replica's rotation would.
-func (w *world) retire(t testing.TB, key uuid.UUID) {
+// retire takes an active key out of use.
+func (w *world) retire(t testing.TB, k store.SigningKey) {
 	t.Helper()
-	err := w.Engine.Update(t.Context(), func(tx store.Tx) error {
-		k, err := tx.LockSigningKey(t.Context(), key)
-		if err != nil {
-			return err
-		}
-		was := k.State
-		k.State = store.StateRetiring
-		k.Version++
-		return tx.UpdateSigningKey(t.Context(), k, was, 0)
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	_, err := Move(t.Context(), w.db, k, store.StateRetiring, "")
+	noErr(t, err)
 }
 
 // apiToken creates an API token.
@@ -206,12 +214,12 @@ func (w *world) key(t testing.TB, id uuid.UUID) store.SigningKey {
 // actions returns what the audit says was done, oldest first.
 func (w *world) actions(t testing.TB) []string {
 	t.Helper()
-	events, err := w.db.AuditEvents(t.Context())
+	events, err := w.db.AuditEvents(t.Context(), store.AuditFilter{}, uuid.Max, math.MaxInt32)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var actions []string
-	for _, e := range events {
+	for _, e := range slices.Backward(events) {
 		actions = append(actions, e.Action)
 	}
 	return actions
@@ -220,6 +228,7 @@ func (w *world) actions(t testing.TB) []string {
 // exec runs SQL behind the store's back and returns how many rows it changed.
 func (w *world) exec(t testing.TB, format string, args ...any) int64 {
 	t.Helper()
+	w.edited.Store(true)
 	statement := fmt.Sprintf(format, args...)
 	result, err := w.SQL.ExecContext(t.Context(), statement)
 	if err != nil {

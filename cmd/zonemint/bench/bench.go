@@ -30,7 +30,12 @@ type Options struct {
 	Algorithms  []string // "RS256", "ES256"
 	Postgres    string   // a database to use, "" for none
 	Tokens      int      // how many to issue for the memory figures, 0 for none
-	Progress    io.Writer
+	Revocations int      // how many to time on their way to a verifier, 0 for none
+	// LedgerRows and OldSerials are what a database has that is compared with an
+	// empty one; 0 rows for no comparison.
+	LedgerRows int
+	OldSerials int
+	Progress   io.Writer
 }
 
 // Result is one measurement.
@@ -62,6 +67,7 @@ type target struct {
 	ledger string
 	base   string
 	token  string
+	path   string // of the SQLite database
 	stop   func() error
 }
 
@@ -92,12 +98,18 @@ func start(ctx context.Context, dir string, db config.Database, recorder ledger.
 	if err != nil {
 		return nil, err
 	}
-	text, _, err := caller.Create(ctx, s.Store, store.APIToken{Name: "bench", Roles: []string{string(caller.Issuer)}},
+	text, _, err := caller.Create(ctx, s.Store, store.APIToken{Name: "bench", Roles: []string{
+		string(caller.Issuer), string(caller.Revoker), string(caller.Verifier),
+	}},
 		24*time.Hour, store.Actor{Name: "bench"})
 	if err != nil {
 		return nil, err
 	}
-	return run(ctx, s, text)
+	t, err := run(ctx, s, text)
+	if err == nil {
+		t.path = db.SQLite
+	}
+	return t, err
 }
 
 func run(ctx context.Context, s *server.Server, token string) (*target, error) {

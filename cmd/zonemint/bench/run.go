@@ -39,6 +39,12 @@ func (s *session) all(ctx context.Context) error {
 				return err
 			}
 		}
+		if err := s.revocations(ctx, name, db); err != nil {
+			return err
+		}
+		if err := s.age(ctx, name, db); err != nil {
+			return err
+		}
 	}
 	return s.memory(ctx)
 }

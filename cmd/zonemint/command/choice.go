@@ -1,18 +1,16 @@
 package command
 
 import (
-	"context"
 	"fmt"
-	"io"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
 	pb "github.com/zonemint/zonemint/proto/zonemint/v1"
 	"github.com/zonemint/zonemint/service/caller"
 	"github.com/zonemint/zonemint/signer"
+	"github.com/zonemint/zonemint/store"
 	"github.com/zonemint/zonemint/token"
 )
 
@@ -112,6 +110,14 @@ func algorithms() []string {
 	return out
 }
 
+// states returns the states of keys, in the order of their lives.
+func states() []string {
+	return []string{
+		string(store.StateCreating), string(store.StatePublished), string(store.StateActive), string(store.StateRetiring),
+		string(store.StateRemoved), string(store.StateDistrusted), string(store.StateAbandoned), string(store.StateFailed),
+	}
+}
+
 func scopes() []string { return []string{token.ScopeCP, token.ScopeIngress, token.ScopeEgress} }
 
 func roles() []string {
@@ -136,32 +142,4 @@ func namesOf(names map[int32]string) []string {
 func enumName(s string) string {
 	_, name, _ := strings.Cut(s, "_")
 	return strings.ToLower(strings.ReplaceAll(name, "_", "-"))
-}
-
-// completeKeysets asks the server for the keysets while a person types. It
-// gives up soon and without a word.
-func completeKeysets(c *connection) cobra.CompletionFunc {
-	return func(cmd *cobra.Command, _ []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
-		server, err := c.open(io.Discard)
-		if err != nil {
-			return nil, cobra.ShellCompDirectiveNoFileComp
-		}
-		ctx, cancel := context.WithTimeout(cmd.Context(), time.Second)
-		defer cancel()
-		resp, err := server.keys.ListKeysets(ctx, &pb.ListKeysetsRequest{})
-		if err != nil {
-			return nil, cobra.ShellCompDirectiveNoFileComp
-		}
-		var out []cobra.Completion
-		for _, k := range resp.GetKeysets() {
-			out = append(out, cobra.CompletionWithDesc(k.GetName(), enumName(k.GetProfile().String())+" tokens"))
-		}
-		return out, cobra.ShellCompDirectiveNoFileComp
-	}
-}
-
-// keysetFlag adds --keyset, which completes from the server.
-func keysetFlag(cmd *cobra.Command, c *connection, keyset *string, usage string) {
-	cmd.Flags().StringVar(keyset, "keyset", "", usage)
-	_ = cmd.RegisterFlagCompletionFunc("keyset", completeKeysets(c)) // the flag exists
 }

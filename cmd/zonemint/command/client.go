@@ -45,9 +45,12 @@ func connectionFlags(cmd *cobra.Command, c *connection) {
 
 // client is a server as commands talk to it.
 type client struct {
-	tokens  v1.TokenServiceClient
-	keys    v1.KeyServiceClient
-	callers v1.CallerServiceClient
+	tokens      v1.TokenServiceClient
+	keys        v1.KeyServiceClient
+	callers     v1.CallerServiceClient
+	revocations v1.RevocationServiceClient
+	audit       v1.AuditServiceClient
+	web         web // what is no call
 }
 
 // open checks the settings and returns a client. It does not connect yet. What
@@ -72,10 +75,11 @@ func (c connection) open(warnings io.Writer) (*client, error) {
 		warn(warnings, "your API token and what the server answers travel to %s unencrypted", base.Host)
 	}
 	h, addr := &http.Client{Transport: transport}, strings.TrimSuffix(base.String(), "/")
-	opts := connect.WithInterceptors(c.interceptor(token))
+	opts := connect.WithInterceptors(interceptor{c, token})
 	return &client{
 		tokens: v1.NewTokenServiceClient(h, addr, opts), keys: v1.NewKeyServiceClient(h, addr, opts),
-		callers: v1.NewCallerServiceClient(h, addr, opts),
+		callers: v1.NewCallerServiceClient(h, addr, opts), revocations: v1.NewRevocationServiceClient(h, addr, opts),
+		audit: v1.NewAuditServiceClient(h, addr, opts), web: web{c, h, addr, token},
 	}, nil
 }
 
@@ -143,25 +147,40 @@ func (c connection) transport() (*http.Transport, error) {
 	return t, nil
 }
 
-// interceptor gives every request the API token and a deadline, and every
-// failure a text that says what can be done about it.
-func (c connection) interceptor(token string) connect.UnaryInterceptorFunc {
-	return func(next connect.UnaryFunc) connect.UnaryFunc {
-		return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
-			ctx, cancel := context.WithTimeout(ctx, c.timeout)
-			defer cancel()
-			req.Header().Set("Authorization", "Bearer "+token)
-			resp, err := next(ctx, req)
-			if err == nil {
-				return resp, nil
-			}
-			failed := &callError{err, c.explain(err)}
-			if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
-				return nil, usage{failed} // trying again does not help
-			}
-			return nil, failed
+// interceptor gives every request the API token, and every failure a text that
+// says what can be done about it. Calls get a deadline; a stream has none, whoever
+// reads it looks after that.
+type interceptor struct {
+	conn  connection
+	token string
+}
+
+// WrapUnary implements connect.Interceptor.
+func (i interceptor) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
+	return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
+		ctx, cancel := context.WithTimeout(ctx, i.conn.timeout)
+		defer cancel()
+		req.Header().Set("Authorization", "Bearer "+i.token)
+		resp, err := next(ctx, req)
+		if err != nil {
+			return nil, i.conn.failed(err)
 		}
+		return resp, nil
 	}
+}
+
+// WrapStreamingClient implements connect.Interceptor.
+func (i interceptor) WrapStreamingClient(next connect.StreamingClientFunc) connect.StreamingClientFunc {
+	return func(ctx context.Context, spec connect.Spec) connect.StreamingClientConn {
+		stream := next(ctx, spec)
+		stream.RequestHeader().Set("Authorization", "Bearer "+i.token)
+		return stream
+	}
+}
+
+// WrapStreamingHandler implements connect.Interceptor. There are no handlers here.
+func (i interceptor) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
+	return next
 }
 
 // callError is a call that failed, with a text for a person.
@@ -174,27 +193,41 @@ func (f *callError) Error() string { return f.text }
 
 func (f *callError) Unwrap() error { return f.err }
 
+// failed gives a failure its text.
+func (c connection) failed(err error) error {
+	failed := &callError{err, c.explain(err)}
+	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+		return usage{failed} // trying again does not help
+	}
+	return failed
+}
+
 // explain says what failed and what can be done about it.
 func (c connection) explain(err error) string {
 	e, ok := errors.AsType[*connect.Error](err)
 	if !ok || !connect.IsWireError(err) {
 		return c.explainLocal(err)
 	}
-	switch e.Code() {
+	return c.advise(e.Code(), e.Message(), e.Meta().Get("X-Request-Id"))
+}
+
+// advise adds to the server's words what can be done.
+func (c connection) advise(code connect.Code, text, requestID string) string {
+	switch code {
 	default: // the server's own words are enough
 	case connect.CodeUnauthenticated:
-		return e.Message() + "\nGet an API token from an administrator (zonemint api-token create) or make one on the server's\n" +
+		return text + "\nGet an API token from an administrator (zonemint api-token create) or make one on the server's\n" +
 			"machine (zonemint admin-token create), and name its file with --token-file or ZONEMINT_TOKEN_FILE."
 	case connect.CodePermissionDenied:
-		return e.Message() + "\n\"zonemint whoami\" shows what your API token may do."
+		return text + "\n\"zonemint whoami\" shows what your API token may do."
 	case connect.CodeInternal, connect.CodeUnknown, connect.CodeUnavailable:
-		if id := e.Meta().Get("X-Request-Id"); id != "" {
-			return e.Message() + " (request ID " + id + ")"
+		if requestID != "" {
+			return text + " (request ID " + requestID + ")"
 		}
 	case connect.CodeUnimplemented:
-		return e.Message() + "\nIs " + c.addr + " a zonemint server, and as new as this command?"
+		return text + "\nIs " + c.addr + " a zonemint server, and as new as this command?"
 	}
-	return cmp.Or(e.Message(), e.Code().String())
+	return cmp.Or(text, code.String())
 }
 
 // explainLocal is for failures on the way to the server.

@@ -25,6 +25,7 @@ const (
 	exitDenied      = 3 // the server refused the credential or the right
 	exitUnavailable = 4 // the server, its database or its backend did not answer; try again
 	exitInvalid     = 5 // verify: the token is not valid
+	exitFound       = 6 // key reconcile: a backend has keys that the database does not know
 )
 
 // IO is where a command reads and writes. Results go to Out, all else to Err.
@@ -70,7 +71,8 @@ users of a service mesh prove who they are.
 
 Exit codes: 0 done; 1 failed; 2 the command line or the configuration is wrong;
 3 the server refused the credential or the right; 4 the server, its database or
-its backend did not answer, try again; 5 (verify) the token is not valid.`,
+its backend did not answer, try again; 5 (verify) the token is not valid; 6 (key
+reconcile) a backend has keys that the database does not know.`,
 		Example: `  zonemint dev                               # try it
   zonemint serve --config zonemint.yaml      # run it
   zonemint generate zone-token --zone east --valid-for 24h > east.token
@@ -115,7 +117,8 @@ func refuseUnknown(cmds []*cobra.Command) {
 func commands() []*cobra.Command {
 	return []*cobra.Command{
 		newDev(), newServe(), newMigrate(), newAdminToken(), newInstanceKey(), newBench(),
-		newGenerate(), newVerify(), newKeyset(), newKey(), newAPIToken(), newWhoAmI(), newLedger(),
+		newGenerate(), newVerify(), newKeyset(), newKey(), newRevocation(),
+		newAPIToken(), newWhoAmI(), newAudit(), newLedger(),
 	}
 }
 

@@ -90,6 +90,8 @@ func TestExitCodes(t *testing.T) {
 		{usage{errors.New("wrong")}, exitUsage},
 		{fmt.Errorf("wrapped: %w", usage{errors.New("wrong")}), exitUsage},
 		{coded{errors.New("bad token"), exitInvalid}, exitInvalid},
+		{verdict(&pb.ReconcileSigningKeysResponse{Unknown: []*pb.BackendKey{{}}, Failed: []string{"hsm"}}), exitFound},
+		{verdict(&pb.ReconcileSigningKeysResponse{Failed: []string{"hsm"}}), exitUnavailable},
 		{connect.NewError(connect.CodeUnauthenticated, nil), exitDenied},
 		{&callError{connect.NewError(connect.CodePermissionDenied, nil), "no"}, exitDenied},
 		{connect.NewError(connect.CodeUnavailable, nil), exitUnavailable},
@@ -132,6 +134,62 @@ func TestSpan(t *testing.T) {
 		if got := span(durationpb.New(d)); got != want {
 			t.Errorf("%s: %q, want %q", d, got, want)
 		}
+	}
+}
+
+func TestShellQuoting(t *testing.T) {
+	t.Parallel()
+	for word, want := range map[string]string{
+		"": "''", "zone-1": "zone-1", "dataplane/default": "dataplane/default", "a b": "'a b'", "it's": `'it'\''s'`,
+		"$(reboot)": "'$(reboot)'", "~": "'~'", "a;b": "'a;b'", "ünï": "'ünï'",
+	} {
+		if got := shell(word); got != want {
+			t.Errorf("%q: %s, want %s", word, got, want)
+		}
+	}
+}
+
+// What a server wants signed must not be a token, whose form is header.claims.
+func TestChallengesThatAreSigned(t *testing.T) {
+	t.Parallel()
+	for challenge, good := range map[string]bool{
+		"zonemint-challenge-v1:1795250881:AezzV1YaGv8aMMEM22M8": true, "two words. And more": true,
+		"": false, "eyJhbGciOiJFZERTQSJ9.eyJab25lIjoid2VzdCJ9": false,
+		"eyJhbGciOiJFZERTQSIsImI2NCI6ZmFsc2V9.Zone: west": false, // RFC 7797
+		"IHsiYWxnIjoiUlMyNTYifQ.e30":                      false, // begins with a space
+		"esc\x1b[31m":                                     false, "two\nlines": false,
+	} {
+		if err := checkChallenge(challenge); (err == nil) != good {
+			t.Errorf("%q: %v", challenge, err)
+		}
+	}
+}
+
+func TestInstants(t *testing.T) {
+	t.Parallel()
+	past, future := &instant{}, &instant{future: true}
+	for _, i := range []*instant{past, future} {
+		if i.proto() != nil {
+			t.Error("a flag that was not given is a time")
+		}
+		for _, bad := range []string{"", "soon", "-2h", "2026-11-21", "90d"} {
+			if i.Set(bad) == nil {
+				t.Errorf("%q is a time", bad)
+			}
+		}
+		if err := i.Set("2026-11-21T05:00:00+01:00"); err != nil || moment(i.proto()) != "2026-11-21T04:00:00Z" {
+			t.Errorf("%s, %v", moment(i.proto()), err)
+		}
+	}
+	now := time.Now()
+	if err := errors.Join(past.Set("2h"), future.Set("2h")); err != nil {
+		t.Fatal(err)
+	}
+	if d := now.Sub(past.at).Round(time.Minute); d != 2*time.Hour {
+		t.Errorf("2h is %s ago", d)
+	}
+	if d := future.at.Sub(now).Round(time.Minute); d != 2*time.Hour {
+		t.Errorf("2h is in %s", d)
 	}
 }
 

@@ -1,9 +1,6 @@
 package command
 
 import (
-	"strings"
-	"time"
-
 	"github.com/spf13/cobra"
 
 	pb "github.com/zonemint/zonemint/proto/zonemint/v1"
@@ -16,63 +13,8 @@ func newKeyset() *cobra.Command {
 		Long: `Manage keysets. A keyset is a named series of signing keys with one purpose, one
 profile, one algorithm and one policy. Verifiers trust a keyset, never all of them.`,
 	}
-	cmd.AddCommand(newKeysetCreate(), newKeysetList())
+	cmd.AddCommand(newKeysetCreate(), newKeysetUpdate(), newKeysetList())
 	return cmd
-}
-
-// keysetFlags is what the flags of "keyset create" say.
-type keysetFlags struct {
-	conn                                   connection
-	profile, algorithm, distribution, form *choice
-	backend                                string
-	maxValidFor, defaultValidFor, backdate time.Duration
-}
-
-func newKeysetCreate() *cobra.Command {
-	var k keysetFlags
-	cmd := &cobra.Command{
-		Use:   "create NAME --profile PROFILE",
-		Short: "Make a keyset, with a key that signs and its published successor",
-		Long: `Make a keyset. Its name is one or two labels separated by a slash and does not
-change: "zone", "dataplane/default". It gets two keys, one that signs and one that
-is published and ready to follow it.`,
-		Example: `  zonemint keyset create edge --profile zone --max-valid-for 24h
-  zonemint keyset create dataplane/payments --profile dataplane --algorithm RS256-4096`,
-		Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error { return k.create(cmd, args[0]) },
-	}
-	f := cmd.Flags()
-	k.profile = choiceFlag(cmd, "profile", "", "", profiles(), "what the tokens are for")
-	k.algorithm = algorithmFlag(cmd, "the `algorithm` of its keys, such as RS256-4096 or ES256 (default: RS256, which Kuma verifies)")
-	k.distribution = choiceFlag(cmd, "distribution", "", "", distributions(), "how verifiers learn its keys (default: jwks)")
-	f.StringVar(&k.backend, "backend", "", "the `name` of the backend that holds its keys (default: the server's)")
-	f.DurationVar(&k.maxValidFor, "max-valid-for", 0, "the longest lifetime of a token (default: 720h)")
-	f.DurationVar(&k.defaultValidFor, "default-valid-for", 0, "the lifetime of a token whose request says none (default: it must say one)")
-	f.DurationVar(&k.backdate, "backdate", 0, "how far iat and nbf lie in the past, for clocks that are behind (default: 5s)")
-	k.form = outputFlag(cmd, asTable, asJSON)
-	connectionFlags(cmd, &k.conn)
-	_ = cmd.MarkFlagRequired("profile") // the flag exists
-	return cmd
-}
-
-func (k keysetFlags) create(cmd *cobra.Command, name string) error {
-	c, err := k.conn.open(cmd.ErrOrStderr())
-	if err != nil {
-		return err
-	}
-	way := strings.ToUpper(strings.ReplaceAll(k.distribution.value, "-", "_"))
-	resp, err := c.keys.CreateKeyset(cmd.Context(), &pb.CreateKeysetRequest{Keyset: &pb.Keyset{
-		Name: name, Algorithm: k.algorithm.value, Backend: k.backend,
-		Profile:         pb.Profile(pb.Profile_value["PROFILE_"+strings.ToUpper(k.profile.value)]),
-		Distribution:    pb.Distribution(pb.Distribution_value["DISTRIBUTION_"+way]), // none is the zero, unspecified
-		MaxValidFor:     optional(cmd, "max-valid-for", k.maxValidFor),
-		DefaultValidFor: optional(cmd, "default-valid-for", k.defaultValidFor),
-		Backdate:        optional(cmd, "backdate", k.backdate),
-	}})
-	if err != nil {
-		return err
-	}
-	return show(cmd, k.form, resp, keyTable(resp.GetSigningKeys()))
 }
 
 func newKeysetList() *cobra.Command {
@@ -81,6 +23,7 @@ func newKeysetList() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "list",
 		Short:   "List the keysets and their policies",
+		Long:    "List the keysets and their policies. JSON has who must acknowledge keys, too.",
 		Example: `  zonemint keyset list -o json`,
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -101,10 +44,11 @@ func newKeysetList() *cobra.Command {
 }
 
 func keysetTable(keysets []*pb.Keyset) table {
-	t := table{header: []string{"NAME", "PROFILE", "ALGORITHM", "BACKEND", "DISTRIBUTION", "MAX", "DEFAULT", "BACKDATE"}}
+	t := table{header: []string{"NAME", "PROFILE", "ALGORITHM", "BACKEND", "DISTRIBUTION", "MAX", "DEFAULT", "BACKDATE", "ROTATE EVERY"}}
 	for _, k := range keysets {
 		t.add(k.GetName(), enumName(k.GetProfile().String()), k.GetAlgorithm(), k.GetBackend(),
-			enumName(k.GetDistribution().String()), span(k.GetMaxValidFor()), span(k.GetDefaultValidFor()), span(k.GetBackdate()))
+			enumName(k.GetDistribution().String()), span(k.GetMaxValidFor()), span(k.GetDefaultValidFor()), span(k.GetBackdate()),
+			span(k.GetRotateEvery()))
 	}
 	return t
 }

@@ -17,9 +17,12 @@ import (
 func newLedger() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "ledger",
-		Short: "Check and read the record of issued tokens, on the server's own machine",
+		Short: "Check and read the record of issued tokens",
+		Long: `Check and read the record of issued tokens: one row for every token, never the
+token. "list" asks a server; "verify" and "show" go to the database, on the server's
+own machine.`,
 	}
-	cmd.AddCommand(newLedgerVerify(), newLedgerShow())
+	cmd.AddCommand(newLedgerList(), newLedgerVerify(), newLedgerShow())
 	return cmd
 }
 

@@ -57,6 +57,21 @@ func (t *table) print(w io.Writer) error {
 	return tw.Flush()
 }
 
+// printTables prints tables with an empty line between them.
+func printTables(w io.Writer, tables ...table) error {
+	for i, t := range tables {
+		if i > 0 {
+			if _, err := fmt.Fprintln(w); err != nil {
+				return err
+			}
+		}
+		if err := t.print(w); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // show prints a result in the form asked for.
 func show(cmd *cobra.Command, form *choice, m proto.Message, t table) error {
 	if form.value == asJSON {
@@ -66,18 +81,24 @@ func show(cmd *cobra.Command, form *choice, m proto.Message, t table) error {
 }
 
 func showJSON(cmd *cobra.Command, m proto.Message) error {
-	b, err := protojson.MarshalOptions{EmitDefaultValues: true}.Marshal(m)
+	text, err := jsonOf(m, "")
 	if err != nil {
 		return err
 	}
+	_, err = fmt.Fprintln(cmd.OutOrStdout(), text)
+	return err
+}
+
+// jsonOf returns a message in JSON; its lines after the first begin with prefix.
+func jsonOf(m proto.Message, prefix string) (string, error) {
+	b, err := protojson.MarshalOptions{EmitDefaultValues: true}.Marshal(m)
+	if err != nil {
+		return "", err
+	}
 	// protojson varies its white space on purpose; indenting takes that out.
 	var out bytes.Buffer
-	if err := json.Indent(&out, b, "", "  "); err != nil {
-		return err
-	}
-	out.WriteByte('\n')
-	_, err = out.WriteTo(cmd.OutOrStdout())
-	return err
+	err = json.Indent(&out, b, prefix, "  ")
+	return out.String(), err
 }
 
 // bare prints a token or key as it is, with a newline only where a person looks
@@ -91,15 +112,19 @@ func bare(w io.Writer, text string) error {
 	return err
 }
 
-// isTerminal takes any character device for a terminal. Among those that are
-// none, /dev/null is the only usual one, and there it makes no difference.
+// isTerminal takes any character device for a terminal but /dev/null, the only
+// usual one among those that are none. Nobody is there to answer a question.
 func isTerminal(stream any) bool {
 	f, ok := stream.(*os.File)
 	if !ok {
 		return false
 	}
 	info, err := f.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0
+	if err != nil || info.Mode()&os.ModeCharDevice == 0 {
+		return false
+	}
+	null, err := os.Stat(os.DevNull)
+	return err != nil || !os.SameFile(info, null)
 }
 
 // printable quotes what would upset a table or a terminal: text comes from

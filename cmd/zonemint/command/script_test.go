@@ -32,10 +32,15 @@ func TestMain(m *testing.M) {
 
 func TestScripts(t *testing.T) {
 	t.Parallel()
-	testscript.Run(t, testscript.Params{
-		Dir:                 "testdata/script",
+	testscript.Run(t, scriptParams("testdata/script"))
+}
+
+func scriptParams(dir string) testscript.Params {
+	return testscript.Params{
+		Dir:                 dir,
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
+		UpdateScripts:       os.Getenv("ZONEMINT_UPDATE_SCRIPTS") != "", // of outputs that are compared as a whole
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("XDG_DATA_HOME", env.WorkDir+"/share")
 			env.Setenv("GORACE", "atexit_sleep_ms=0") // else a second for every command
@@ -50,8 +55,9 @@ func TestScripts(t *testing.T) {
 			"ready":   ready,
 			"split":   split,
 			"sql":     sql,
+			"until":   until,
 		},
-	})
+	}
 }
 
 // patience is for machines with much else to do.
@@ -114,6 +120,14 @@ func exits(ts *testscript.TestScript, _ bool, args []string) {
 	if got != want {
 		ts.Fatalf("exit code %d, want %d", got, want)
 	}
+}
+
+// until REGEXP COMMAND runs a command again and again until it prints that.
+func until(ts *testscript.TestScript, _ bool, args []string) {
+	want := regexp.MustCompile("(?m)" + args[0])
+	poll(ts, strings.Join(args[1:], " ")+" printing "+args[0], func() bool {
+		return ts.Exec(args[1], args[2:]...) == nil && want.MatchString(ts.ReadFile("stdout"))
+	})
 }
 
 // capture NAME REGEXP sets a variable to what the group in REGEXP matches in the

@@ -46,8 +46,13 @@ type Config struct {
 	Kuma       Kuma          `koanf:"kuma"`
 	LeaseTTL   time.Duration `koanf:"lease_ttl"`
 	JWKSMaxAge time.Duration `koanf:"jwks_max_age"`
-	Retention  time.Duration `koanf:"retention"`
-	Log        Log           `koanf:"log"`
+	// JWKSStaleIfError may be zero: then caches that get errors have nothing to
+	// go on with.
+	JWKSStaleIfError time.Duration `koanf:"jwks_stale_if_error"`
+	MaxClockOffset   time.Duration `koanf:"max_clock_offset"`
+	ClockSkew        time.Duration `koanf:"clock_skew"`
+	Retention        time.Duration `koanf:"retention"`
+	Log              Log           `koanf:"log"`
 	// GCPercent is the garbage collector's target unless GOGC is set. Requests
 	// are short-lived and the live heap is small, so a high one costs a few
 	// dozen megabytes and saves a fifth of the processor.
@@ -94,6 +99,7 @@ func Default() Config {
 	return Config{
 		Listen: "127.0.0.1:8440", PrivateListen: "127.0.0.1:8441", DefaultBackend: "local",
 		Kuma: Kuma{Product: "Kuma"}, LeaseTTL: 30 * time.Second, JWKSMaxAge: 5 * time.Minute,
+		JWKSStaleIfError: 5 * time.Minute, MaxClockOffset: time.Minute, ClockSkew: time.Minute,
 		Retention: 90 * 24 * time.Hour, Log: Log{Level: "info", Format: "json"}, GCPercent: 400,
 	}
 }
@@ -289,17 +295,32 @@ func (c Config) checkIssuer() error {
 	return nil
 }
 
+// maxCaching is how long verifiers may use a JWK set that they cannot ask for
+// again. What a replica has served is remembered for a day.
+const maxCaching = 24 * time.Hour
+
 func (c Config) checkNumbers() error {
 	var errs []error
 	for _, d := range []struct {
 		name         string
 		value, least time.Duration
 	}{
-		{"lease_ttl", c.LeaseTTL, time.Second}, {"jwks_max_age", c.JWKSMaxAge, time.Second}, {"retention", c.Retention, time.Hour},
+		{"lease_ttl", c.LeaseTTL, time.Second}, {"jwks_max_age", c.JWKSMaxAge, time.Second},
+		{"clock_skew", c.ClockSkew, time.Millisecond}, {"retention", c.Retention, time.Hour},
 	} {
 		if d.value < d.least {
 			errs = append(errs, fmt.Errorf("%s: must be at least %s", d.name, d.least))
 		}
+	}
+	if c.JWKSStaleIfError < 0 {
+		errs = append(errs, errors.New("jwks_stale_if_error: must not be negative"))
+	}
+	// Compared so that no sum overflows. Both are waited for before a key is used.
+	if c.JWKSMaxAge > maxCaching || c.JWKSStaleIfError > maxCaching-c.JWKSMaxAge {
+		errs = append(errs, fmt.Errorf("jwks_max_age, jwks_stale_if_error: must be at most %s together", maxCaching))
+	}
+	if c.MaxClockOffset <= 0 || c.MaxClockOffset >= time.Hour {
+		errs = append(errs, errors.New("max_clock_offset: must be more than 0s and less than 1h"))
 	}
 	if c.GCPercent < 1 {
 		errs = append(errs, errors.New("gc_percent: must be at least 1"))

@@ -31,8 +31,9 @@ keysets:
 	if c.Listen != "127.0.0.1:9000" || c.LeaseTTL != time.Minute || c.Database.SQLite != "zonemint.db" {
 		t.Errorf("not what the file says: %+v", c)
 	}
-	if c.JWKSMaxAge != config.Default().JWKSMaxAge {
-		t.Errorf("jwks_max_age = %s, want the default", c.JWKSMaxAge)
+	if c.JWKSMaxAge != config.Default().JWKSMaxAge || c.JWKSStaleIfError != 5*time.Minute || c.MaxClockOffset != time.Minute {
+		t.Errorf("jwks_max_age = %s, jwks_stale_if_error = %s, max_clock_offset = %s, want the defaults",
+			c.JWKSMaxAge, c.JWKSStaleIfError, c.MaxClockOffset)
 	}
 	ks, err := c.Keysets[0].Proto()
 	if err != nil || ks.GetMaxValidFor().AsDuration() != 24*time.Hour || ks.GetBackdate() != nil {
@@ -69,6 +70,9 @@ default_backend: slide-rule
 issuer: http://insecure.example.com
 lease_ttl: 1ms
 jwks_max_age: 0s
+clock_skew: 0s
+jwks_stale_if_error: 24h0m1s
+max_clock_offset: 1h
 retention: 1s
 gc_percent: 0
 log: {level: loud, format: xml}
@@ -80,7 +84,8 @@ keysets:
 			[]string{
 				`listen: "nowhere" is not host:port`, `private_listen: "127.0.0.1:x"`, "tls: cert_file and key_file",
 				"database: set exactly one", "instance_key: set exactly one", `backends: there is no backend "abacus"`,
-				`default_backend: "slide-rule"`, "issuer:", "lease_ttl:", "jwks_max_age:", "retention:", "gc_percent:",
+				`default_backend: "slide-rule"`, "issuer:", "lease_ttl:", "jwks_max_age:", "clock_skew:", "retention:", "must be at most 24h0m0s together",
+				"max_clock_offset: must be more than 0s and less than 1h", "gc_percent:",
 				"log.level:", "log.format:", "keysets[0]: profile:", "distribution:", "algorithm:", `backend: "sundial"`,
 				`keysets[1]: default_valid_for`, `keysets[1]: name: "zone" is there twice`, "keysets[2]:", "one or two labels",
 			},
@@ -220,6 +225,9 @@ func FuzzParse(f *testing.F) {
 		if set = slices.DeleteFunc(set, func(s string) bool { return s == "" }); len(set) != 1 {
 			t.Errorf("accepted %d databases", len(set))
 		}
+		if c.MaxClockOffset <= 0 || c.JWKSStaleIfError < 0 || c.JWKSMaxAge+c.JWKSStaleIfError > 24*time.Hour {
+			t.Errorf("accepted %+v", c)
+		}
 		if c.LeaseTTL < time.Second || c.JWKSMaxAge < time.Second || c.Retention < time.Hour || c.GCPercent < 1 {
 			t.Errorf("accepted %+v", c)
 		}
@@ -229,6 +237,23 @@ func FuzzParse(f *testing.F) {
 			}
 		}
 	})
+}
+
+// Numbers at their bounds and past them; an error names the field that is wrong.
+func TestBounds(t *testing.T) {
+	t.Parallel()
+	for text, wrong := range map[string]string{
+		"jwks_stale_if_error: 0s": "", "jwks_max_age: 23h\njwks_stale_if_error: 1h": "", "jwks_max_age: 24h\njwks_stale_if_error: 0s": "",
+		"jwks_stale_if_error: -1s": "jwks_stale_if_error", "jwks_max_age: 24h": "jwks_max_age, jwks_stale_if_error",
+		"jwks_max_age: 2562047h\njwks_stale_if_error: 2562047h": "jwks_max_age, jwks_stale_if_error",
+		"max_clock_offset: 1ns":                                 "", "max_clock_offset: 59m59s": "", "max_clock_offset: 0s": "max_clock_offset",
+		"max_clock_offset: -1s": "max_clock_offset", "max_clock_offset: 60m": "max_clock_offset",
+	} {
+		_, err := config.Parse([]byte(least + text + "\n"))
+		if wrong == "" && err != nil || wrong != "" && (err == nil || !strings.Contains(err.Error(), wrong+": must")) {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
 }
 
 func TestBackdateOfZeroIsZero(t *testing.T) {

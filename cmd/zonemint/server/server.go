@@ -136,7 +136,8 @@ func New(ctx context.Context, c config.Config, key *instancekey.Key, log *slog.L
 	s.Service, err = service.New(ctx, service.Config{
 		Store: s.Store, Backends: s.backends, DefaultBackend: c.DefaultBackend, Log: log, Name: host, Version: opts.Version,
 		Issuer: c.Issuer, Kuma: service.KumaIdentity{Product: c.Kuma.Product, Version: c.Kuma.Version},
-		LeaseTTL: c.LeaseTTL, MaxAge: c.JWKSMaxAge, Retention: c.Retention, Recorder: opts.Recorder,
+		LeaseTTL: c.LeaseTTL, MaxAge: c.JWKSMaxAge, StaleIfError: c.JWKSStaleIfError, MaxClockOffset: c.MaxClockOffset,
+		Skew: c.ClockSkew, Retention: c.Retention, Recorder: opts.Recorder,
 	})
 	if err != nil {
 		return nil, err
@@ -206,6 +207,8 @@ func (s *Server) Run(ctx context.Context, listening func(addr string)) error {
 	g.Go(func() error { return s.Service.Run(gctx) })
 
 	servers := []*http.Server{s.httpServer(s.Service.Handler()), s.httpServer(s.Service.PrivateHandler())}
+	// Streams have no end of their own that a drain could wait for.
+	servers[0].RegisterOnShutdown(s.Service.EndStreams)
 	for i, l := range []net.Listener{public, private} {
 		g.Go(func() error { return ignoreClosed(servers[i].Serve(l)) })
 	}

@@ -11,6 +11,7 @@ import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	durationpb "google.golang.org/protobuf/types/known/durationpb"
+	fieldmaskpb "google.golang.org/protobuf/types/known/fieldmaskpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -145,7 +146,8 @@ type Keyset struct {
 	// The name: lower-case labels separated by slashes, for example "zone" or
 	// "dataplane/default". It does not change.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// What the tokens are for.
+	// What the tokens are for. It has to be said when a keyset is created, and does
+	// not change.
 	Profile Profile `protobuf:"varint,2,opt,name=profile,proto3,enum=zonemint.v1.Profile" json:"profile,omitempty"`
 	// The algorithm of new keys, for example "RS256", "RS256-4096", "ES256".
 	// Empty is RS256 with 2048 bits, the one that Kuma verifies.
@@ -163,7 +165,16 @@ type Keyset struct {
 	// behind. Absent is 5 seconds.
 	Backdate *durationpb.Duration `protobuf:"bytes,8,opt,name=backdate,proto3" json:"backdate,omitempty"`
 	// When the keyset was created. Set by the server.
-	CreatedAt     *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
+	CreatedAt *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
+	// How long a key signs before its successor takes over. Absent or zero: until
+	// somebody asks for a rotation.
+	RotateEvery *durationpb.Duration `protobuf:"bytes,10,opt,name=rotate_every,json=rotateEvery,proto3" json:"rotate_every,omitempty"`
+	// How long a successor is in the JWK set at least before it takes over by
+	// itself, on top of what caches need. Absent is zero.
+	PublishAhead *durationpb.Duration `protobuf:"bytes,11,opt,name=publish_ahead,json=publishAhead,proto3" json:"publish_ahead,omitempty"`
+	// Who has to acknowledge a key before it may sign: names of bridges, control
+	// planes or people, as AcknowledgeKeys gives them.
+	Consumers     []string `protobuf:"bytes,12,rep,name=consumers,proto3" json:"consumers,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -257,6 +268,27 @@ func (x *Keyset) GetBackdate() *durationpb.Duration {
 func (x *Keyset) GetCreatedAt() *timestamppb.Timestamp {
 	if x != nil {
 		return x.CreatedAt
+	}
+	return nil
+}
+
+func (x *Keyset) GetRotateEvery() *durationpb.Duration {
+	if x != nil {
+		return x.RotateEvery
+	}
+	return nil
+}
+
+func (x *Keyset) GetPublishAhead() *durationpb.Duration {
+	if x != nil {
+		return x.PublishAhead
+	}
+	return nil
+}
+
+func (x *Keyset) GetConsumers() []string {
+	if x != nil {
+		return x.Consumers
 	}
 	return nil
 }
@@ -362,6 +394,109 @@ func (x *CreateKeysetResponse) GetSigningKeys() []*SigningKey {
 	return nil
 }
 
+// UpdateKeysetRequest asks for changes of a keyset's policy.
+type UpdateKeysetRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The keyset's name, and the new values of the fields in the mask.
+	Keyset *Keyset `protobuf:"bytes,1,opt,name=keyset,proto3" json:"keyset,omitempty"`
+	// What changes, of "algorithm", "backend", "distribution", "max_valid_for",
+	// "default_valid_for", "backdate", "rotate_every", "publish_ahead" and
+	// "consumers".
+	UpdateMask    *fieldmaskpb.FieldMask `protobuf:"bytes,2,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateKeysetRequest) Reset() {
+	*x = UpdateKeysetRequest{}
+	mi := &file_zonemint_v1_key_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateKeysetRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateKeysetRequest) ProtoMessage() {}
+
+func (x *UpdateKeysetRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_zonemint_v1_key_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateKeysetRequest.ProtoReflect.Descriptor instead.
+func (*UpdateKeysetRequest) Descriptor() ([]byte, []int) {
+	return file_zonemint_v1_key_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *UpdateKeysetRequest) GetKeyset() *Keyset {
+	if x != nil {
+		return x.Keyset
+	}
+	return nil
+}
+
+func (x *UpdateKeysetRequest) GetUpdateMask() *fieldmaskpb.FieldMask {
+	if x != nil {
+		return x.UpdateMask
+	}
+	return nil
+}
+
+// UpdateKeysetResponse is the changed keyset.
+type UpdateKeysetResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The keyset as it is now.
+	Keyset        *Keyset `protobuf:"bytes,1,opt,name=keyset,proto3" json:"keyset,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateKeysetResponse) Reset() {
+	*x = UpdateKeysetResponse{}
+	mi := &file_zonemint_v1_key_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateKeysetResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateKeysetResponse) ProtoMessage() {}
+
+func (x *UpdateKeysetResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_zonemint_v1_key_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateKeysetResponse.ProtoReflect.Descriptor instead.
+func (*UpdateKeysetResponse) Descriptor() ([]byte, []int) {
+	return file_zonemint_v1_key_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *UpdateKeysetResponse) GetKeyset() *Keyset {
+	if x != nil {
+		return x.Keyset
+	}
+	return nil
+}
+
 // ListKeysetsRequest asks for the keysets.
 type ListKeysetsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -371,7 +506,7 @@ type ListKeysetsRequest struct {
 
 func (x *ListKeysetsRequest) Reset() {
 	*x = ListKeysetsRequest{}
-	mi := &file_zonemint_v1_key_proto_msgTypes[3]
+	mi := &file_zonemint_v1_key_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -383,7 +518,7 @@ func (x *ListKeysetsRequest) String() string {
 func (*ListKeysetsRequest) ProtoMessage() {}
 
 func (x *ListKeysetsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_zonemint_v1_key_proto_msgTypes[3]
+	mi := &file_zonemint_v1_key_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -396,7 +531,7 @@ func (x *ListKeysetsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListKeysetsRequest.ProtoReflect.Descriptor instead.
 func (*ListKeysetsRequest) Descriptor() ([]byte, []int) {
-	return file_zonemint_v1_key_proto_rawDescGZIP(), []int{3}
+	return file_zonemint_v1_key_proto_rawDescGZIP(), []int{5}
 }
 
 // ListKeysetsResponse has the keysets.
@@ -410,7 +545,7 @@ type ListKeysetsResponse struct {
 
 func (x *ListKeysetsResponse) Reset() {
 	*x = ListKeysetsResponse{}
-	mi := &file_zonemint_v1_key_proto_msgTypes[4]
+	mi := &file_zonemint_v1_key_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -422,7 +557,7 @@ func (x *ListKeysetsResponse) String() string {
 func (*ListKeysetsResponse) ProtoMessage() {}
 
 func (x *ListKeysetsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_zonemint_v1_key_proto_msgTypes[4]
+	mi := &file_zonemint_v1_key_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -435,7 +570,7 @@ func (x *ListKeysetsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListKeysetsResponse.ProtoReflect.Descriptor instead.
 func (*ListKeysetsResponse) Descriptor() ([]byte, []int) {
-	return file_zonemint_v1_key_proto_rawDescGZIP(), []int{4}
+	return file_zonemint_v1_key_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ListKeysetsResponse) GetKeysets() []*Keyset {
@@ -456,7 +591,7 @@ type ListSigningKeysRequest struct {
 
 func (x *ListSigningKeysRequest) Reset() {
 	*x = ListSigningKeysRequest{}
-	mi := &file_zonemint_v1_key_proto_msgTypes[5]
+	mi := &file_zonemint_v1_key_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -468,7 +603,7 @@ func (x *ListSigningKeysRequest) String() string {
 func (*ListSigningKeysRequest) ProtoMessage() {}
 
 func (x *ListSigningKeysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_zonemint_v1_key_proto_msgTypes[5]
+	mi := &file_zonemint_v1_key_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -481,7 +616,7 @@ func (x *ListSigningKeysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSigningKeysRequest.ProtoReflect.Descriptor instead.
 func (*ListSigningKeysRequest) Descriptor() ([]byte, []int) {
-	return file_zonemint_v1_key_proto_rawDescGZIP(), []int{5}
+	return file_zonemint_v1_key_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ListSigningKeysRequest) GetKeyset() string {
@@ -502,7 +637,7 @@ type ListSigningKeysResponse struct {
 
 func (x *ListSigningKeysResponse) Reset() {
 	*x = ListSigningKeysResponse{}
-	mi := &file_zonemint_v1_key_proto_msgTypes[6]
+	mi := &file_zonemint_v1_key_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -514,7 +649,7 @@ func (x *ListSigningKeysResponse) String() string {
 func (*ListSigningKeysResponse) ProtoMessage() {}
 
 func (x *ListSigningKeysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_zonemint_v1_key_proto_msgTypes[6]
+	mi := &file_zonemint_v1_key_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -527,7 +662,7 @@ func (x *ListSigningKeysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSigningKeysResponse.ProtoReflect.Descriptor instead.
 func (*ListSigningKeysResponse) Descriptor() ([]byte, []int) {
-	return file_zonemint_v1_key_proto_rawDescGZIP(), []int{6}
+	return file_zonemint_v1_key_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ListSigningKeysResponse) GetSigningKeys() []*SigningKey {
@@ -565,14 +700,28 @@ type SigningKey struct {
 	// When it began to sign.
 	ActivatedAt *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=activated_at,json=activatedAt,proto3" json:"activated_at,omitempty"`
 	// An upper bound for the expiry of every token that it signed.
-	LastExpiry    *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=last_expiry,json=lastExpiry,proto3" json:"last_expiry,omitempty"`
+	LastExpiry *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=last_expiry,json=lastExpiry,proto3" json:"last_expiry,omitempty"`
+	// From when on it may take over; a rotation was asked for then.
+	ActivateAfter *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=activate_after,json=activateAfter,proto3" json:"activate_after,omitempty"`
+	// When it stopped signing.
+	RetiredAt *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=retired_at,json=retiredAt,proto3" json:"retired_at,omitempty"`
+	// When it left the JWK set.
+	RemovedAt *timestamppb.Timestamp `protobuf:"bytes,15,opt,name=removed_at,json=removedAt,proto3" json:"removed_at,omitempty"`
+	// When its private key was destroyed in the backend.
+	DestroyedAt *timestamppb.Timestamp `protobuf:"bytes,16,opt,name=destroyed_at,json=destroyedAt,proto3" json:"destroyed_at,omitempty"`
+	// Whether it was imported and only verifies.
+	Imported bool `protobuf:"varint,17,opt,name=imported,proto3" json:"imported,omitempty"`
+	// For imported keys, when they stop being trusted. Absent is never.
+	TrustedUntil *timestamppb.Timestamp `protobuf:"bytes,18,opt,name=trusted_until,json=trustedUntil,proto3" json:"trusted_until,omitempty"`
+	// Why it is in an ended state.
+	Reason        string `protobuf:"bytes,19,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SigningKey) Reset() {
 	*x = SigningKey{}
-	mi := &file_zonemint_v1_key_proto_msgTypes[7]
+	mi := &file_zonemint_v1_key_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -584,7 +733,7 @@ func (x *SigningKey) String() string {
 func (*SigningKey) ProtoMessage() {}
 
 func (x *SigningKey) ProtoReflect() protoreflect.Message {
-	mi := &file_zonemint_v1_key_proto_msgTypes[7]
+	mi := &file_zonemint_v1_key_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -597,7 +746,7 @@ func (x *SigningKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SigningKey.ProtoReflect.Descriptor instead.
 func (*SigningKey) Descriptor() ([]byte, []int) {
-	return file_zonemint_v1_key_proto_rawDescGZIP(), []int{7}
+	return file_zonemint_v1_key_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *SigningKey) GetKeyset() string {
@@ -684,16 +833,1605 @@ func (x *SigningKey) GetLastExpiry() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *SigningKey) GetActivateAfter() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ActivateAfter
+	}
+	return nil
+}
+
+func (x *SigningKey) GetRetiredAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.RetiredAt
+	}
+	return nil
+}
+
+func (x *SigningKey) GetRemovedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.RemovedAt
+	}
+	return nil
+}
+
+func (x *SigningKey) GetDestroyedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.DestroyedAt
+	}
+	return nil
+}
+
+func (x *SigningKey) GetImported() bool {
+	if x != nil {
+		return x.Imported
+	}
+	return false
+}
+
+func (x *SigningKey) GetTrustedUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.TrustedUntil
+	}
+	return nil
+}
+
+func (x *SigningKey) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+// PlannedStep is a change of a key that is due, planned, or held back.
+type PlannedStep struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "make", "publish", "activate", "retire", "abandon", "remove", "distrust" or
+	// "destroy".
+	Action string `protobuf:"bytes,1,opt,name=action,proto3" json:"action,omitempty"`
+	// The keyset's name.
+	Keyset string `protobuf:"bytes,2,opt,name=keyset,proto3" json:"keyset,omitempty"`
+	// The serial. A key that is yet to be made has its number already.
+	Serial int32 `protobuf:"varint,3,opt,name=serial,proto3" json:"serial,omitempty"`
+	// The key ID, if it is known.
+	Kid string `protobuf:"bytes,4,opt,name=kid,proto3" json:"kid,omitempty"`
+	// The earliest time. Absent: nobody can tell, see waiting_for.
+	At *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=at,proto3" json:"at,omitempty"`
+	// Why the step is taken.
+	Reason string `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`
+	// What it still waits for besides the time; each is a sentence.
+	WaitingFor []string `protobuf:"bytes,7,rep,name=waiting_for,json=waitingFor,proto3" json:"waiting_for,omitempty"`
+	// What is known that speaks for it: acknowledgements, waits that are over;
+	// each is a sentence.
+	Evidence []string `protobuf:"bytes,8,rep,name=evidence,proto3" json:"evidence,omitempty"`
+	// How many tokens of this key are valid now.
+	LiveTokens int64 `protobuf:"varint,9,opt,name=live_tokens,json=liveTokens,proto3" json:"live_tokens,omitempty"`
+	// How many of them the step would break.
+	BrokenTokens  int64 `protobuf:"varint,10,opt,name=broken_tokens,json=brokenTokens,proto3" json:"broken_tokens,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PlannedStep) Reset() {
+	*x = PlannedStep{}
+	mi := &file_zonemint_v1_key_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PlannedStep) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PlannedStep) ProtoMessage() {}
+
+func (x *PlannedStep) ProtoReflect() protoreflect.Message {
+	mi := &file_zonemint_v1_key_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PlannedStep.ProtoReflect.Descriptor instead.
+func (*PlannedStep) Descriptor() ([]byte, []int) {
+	return file_zonemint_v1_key_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *PlannedStep) GetAction() string {
+	if x != nil {
+		return x.Action
+	}
+	return ""
+}
+
+func (x *PlannedStep) GetKeyset() string {
+	if x != nil {
+		return x.Keyset
+	}
+	return ""
+}
+
+func (x *PlannedStep) GetSerial() int32 {
+	if x != nil {
+		return x.Serial
+	}
+	return 0
+}
+
+func (x *PlannedStep) GetKid() string {
+	if x != nil {
+		return x.Kid
+	}
+	return ""
+}
+
+func (x *PlannedStep) GetAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.At
+	}
+	return nil
+}
+
+func (x *PlannedStep) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *PlannedStep) GetWaitingFor() []string {
+	if x != nil {
+		return x.WaitingFor
+	}
+	return nil
+}
+
+func (x *PlannedStep) GetEvidence() []string {
+	if x != nil {
+		return x.Evidence
+	}
+	return nil
+}
+
+func (x *PlannedStep) GetLiveTokens() int64 {
+	if x != nil {
+		return x.LiveTokens
+	}
+	return 0
+}
+
+func (x *PlannedStep) GetBrokenTokens() int64 {
+	if x != nil {
+		return x.BrokenTokens
+	}
+	return 0
+}
+
+// GetSigningKeyRequest asks for one key.
+type GetSigningKeyRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The keyset's name.
+	Keyset string `protobuf:"bytes,1,opt,name=keyset,proto3" json:"keyset,omitempty"`
+	// The serial.
+	Serial        int32 `protobuf:"varint,2,opt,name=serial,proto3" json:"serial,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetSigningKeyRequest) Reset() {
+	*x = GetSigningKeyRequest{}
+	mi := &file_zonemint_v1_key_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetSigningKeyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetSigningKeyRequest) ProtoMessage() {}
+
+func (x *GetSigningKeyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_zonemint_v1_key_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetSigningKeyRequest.ProtoReflect.Descriptor instead.
+func (*GetSigningKeyRequest) Descriptor() ([]byte, []int) {
+	return file_zonemint_v1_key_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *GetSigningKeyRequest) GetKeyset() string {
+	if x != nil {
+		return x.Keyset
+	}
+	return ""
+}
+
+func (x *GetSigningKeyRequest) GetSerial() int32 {
+	if x != nil {
+		return x.Serial
+	}
+	return 0
+}
+
+// GetSigningKeyResponse has one key.
+type GetSigningKeyResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The key.
+	SigningKey *SigningKey `protobuf:"bytes,1,opt,name=signing_key,json=signingKey,proto3" json:"signing_key,omitempty"`
+	// How many tokens of it are valid now.
+	LiveTokens int64 `protobuf:"varint,2,opt,name=live_tokens,json=liveTokens,proto3" json:"live_tokens,omitempty"`
+	// What will become of it, in the order of time.
+	Steps []*PlannedStep `protobuf:"bytes,3,rep,name=steps,proto3" json:"steps,omitempty"`
+	// The replicas and consumers that count, and what each has.
+	Acknowledgements []*Acknowledgement `protobuf:"bytes,4,rep,name=acknowledgements,proto3" json:"acknowledgements,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *GetSigningKeyResponse) Reset() {
+	*x = GetSigningKeyResponse{}
+	mi := &file_zonemint_v1_key_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetSigningKeyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetSigningKeyResponse) ProtoMessage() {}
+
+func (x *GetSigningKeyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_zonemint_v1_key_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetSigningKeyResponse.ProtoReflect.Descriptor instead.
+func (*GetSigningKeyResponse) Descriptor() ([]byte, []int) {
+	return file_zonemint_v1_key_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *GetSigningKeyResponse) GetSigningKey() *SigningKey {
+	if x != nil {
+		return x.SigningKey
+	}
+	return nil
+}
+
+func (x *GetSigningKeyResponse) GetLiveTokens() int64 {
+	if x != nil {
+		return x.LiveTokens
+	}
+	return 0
+}
+
+func (x *GetSigningKeyResponse) GetSteps() []*PlannedStep {
+	if x != nil {
+		return x.Steps
+	}
+	return nil
+}
+
+func (x *GetSigningKeyResponse) GetAcknowledgements() []*Acknowledgement {
+	if x != nil {
+		return x.Acknowledgements
+	}
+	return nil
+}
+
+// Acknowledgement is what a replica or a consumer says it has.
+type Acknowledgement struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The consumer's name, or the replica's.
+	Consumer string `protobuf:"bytes,1,opt,name=consumer,proto3" json:"consumer,omitempty"`
+	// Whether it is a replica of zonemint.
+	Replica bool `protobuf:"varint,2,opt,name=replica,proto3" json:"replica,omitempty"`
+	// Whether it has the key that was asked about.
+	HasKey bool `protobuf:"varint,3,opt,name=has_key,json=hasKey,proto3" json:"has_key,omitempty"`
+	// When it last said so. Absent: never.
+	At            *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=at,proto3" json:"at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Acknowledgement) Reset() {
+	*x = Acknowledgement{}
+	mi := &file_zonemint_v1_key_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Acknowledgement) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Acknowledgement) ProtoMessage() {}
+
+func (x *Acknowledgement) ProtoReflect() protoreflect.Message {
+	mi := &file_zonemint_v1_key_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Acknowledgement.ProtoReflect.Descriptor instead.
+func (*Acknowledgement) Descriptor() ([]byte, []int) {
+	return file_zonemint_v1_key_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *Acknowledgement) GetConsumer() string {
+	if x != nil {
+		return x.Consumer
+	}
+	return ""
+}
+
+func (x *Acknowledgement) GetReplica() bool {
+	if x != nil {
+		return x.Replica
+	}
+	return false
+}
+
+func (x *Acknowledgement) GetHasKey() bool {
+	if x != nil {
+		return x.HasKey
+	}
+	return false
+}
+
+func (x *Acknowledgement) GetAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.At
+	}
+	return nil
+}
+
+// RotateKeysetRequest asks for a rotation.
+type RotateKeysetRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The keyset's name.
+	Keyset string `protobuf:"bytes,1,opt,name=keyset,proto3" json:"keyset,omitempty"`
+	// The backend of new keys from now on. Empty: as it is. The successor is then
+	// made there first.
+	Backend string `protobuf:"bytes,2,opt,name=backend,proto3" json:"backend,omitempty"`
+	// Activate the published successor within this call.
+	Now bool `protobuf:"varint,3,opt,name=now,proto3" json:"now,omitempty"`
+	// Why, for the audit.
+	Reason string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Say what would happen, and do nothing.
+	DryRun bool `protobuf:"varint,5,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	// With now: activate also if verifiers may not have the key yet.
+	Force         bool `protobuf:"varint,6,opt,name=force,proto3" json:"force,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RotateKeysetRequest) Reset() {
+	*x = RotateKeysetRequest{}
+	mi := &file_zonemint_v1_key_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RotateKeysetRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RotateKeysetRequest) ProtoMessage() {}
+
+func (x *RotateKeysetRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_zonemint_v1_key_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RotateKeysetRequest.ProtoReflect.Descriptor instead.
+func (*RotateKeysetRequest) Descriptor() ([]byte, []int) {
+	return file_zonemint_v1_key_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *RotateKeysetRequest) GetKeyset() string {
+	if x != nil {
+		return x.Keyset
+	}
+	return ""
+}
+
+func (x *RotateKeysetRequest) GetBackend() string {
+	if x != nil {
+		return x.Backend
+	}
+	return ""
+}
+
+func (x *RotateKeysetRequest) GetNow() bool {
+	if x != nil {
+		return x.Now
+	}
+	return false
+}
+
+func (x *RotateKeysetRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *RotateKeysetRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+func (x *RotateKeysetRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
+}
+
+// RotateKeysetResponse says what happens.
+type RotateKeysetResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The steps of the rotation, in the order of time, those done already too.
+	Steps []*PlannedStep `protobuf:"bytes,1,rep,name=steps,proto3" json:"steps,omitempty"`
+	// The keys of the keyset that have not ended, by serial.
+	SigningKeys   []*SigningKey `protobuf:"bytes,2,rep,name=signing_keys,json=signingKeys,proto3" json:"signing_keys,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RotateKeysetResponse) Reset() {
+	*x = RotateKeysetResponse{}
+	mi := &file_zonemint_v1_key_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RotateKeysetResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RotateKeysetResponse) ProtoMessage() {}
+
+func (x *RotateKeysetResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_zonemint_v1_key_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RotateKeysetResponse.ProtoReflect.Descriptor instead.
+func (*RotateKeysetResponse) Descriptor() ([]byte, []int) {
+	return file_zonemint_v1_key_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *RotateKeysetResponse) GetSteps() []*PlannedStep {
+	if x != nil {
+		return x.Steps
+	}
+	return nil
+}
+
+func (x *RotateKeysetResponse) GetSigningKeys() []*SigningKey {
+	if x != nil {
+		return x.SigningKeys
+	}
+	return nil
+}
+
+// ActivateSigningKeyRequest asks to let a key sign.
+type ActivateSigningKeyRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The keyset's name.
+	Keyset string `protobuf:"bytes,1,opt,name=keyset,proto3" json:"keyset,omitempty"`
+	// The serial.
+	Serial int32 `protobuf:"varint,2,opt,name=serial,proto3" json:"serial,omitempty"`
+	// Why, for the audit.
+	Reason string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Say what would happen, and do nothing.
+	DryRun bool `protobuf:"varint,4,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	// Activate also if verifiers may not have the key yet.
+	Force         bool `protobuf:"varint,5,opt,name=force,proto3" json:"force,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ActivateSigningKeyRequest) Reset() {
+	*x = ActivateSigningKeyRequest{}
+	mi := &file_zonemint_v1_key_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ActivateSigningKeyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ActivateSigningKeyRequest) ProtoMessage() {}
+
+func (x *ActivateSigningKeyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_zonemint_v1_key_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ActivateSigningKeyRequest.ProtoReflect.Descriptor instead.
+func (*ActivateSigningKeyRequest) Descriptor() ([]byte, []int) {
+	return file_zonemint_v1_key_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *ActivateSigningKeyRequest) GetKeyset() string {
+	if x != nil {
+		return x.Keyset
+	}
+	return ""
+}
+
+func (x *ActivateSigningKeyRequest) GetSerial() int32 {
+	if x != nil {
+		return x.Serial
+	}
+	return 0
+}
+
+func (x *ActivateSigningKeyRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *ActivateSigningKeyRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+func (x *ActivateSigningKeyRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
+}
+
+// ActivateSigningKeyResponse says what happened.
+type ActivateSigningKeyResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The steps that were taken.
+	Steps []*PlannedStep `protobuf:"bytes,1,rep,name=steps,proto3" json:"steps,omitempty"`
+	// The key.
+	SigningKey    *SigningKey `protobuf:"bytes,2,opt,name=signing_key,json=signingKey,proto3" json:"signing_key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ActivateSigningKeyResponse) Reset() {
+	*x = ActivateSigningKeyResponse{}
+	mi := &file_zonemint_v1_key_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ActivateSigningKeyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ActivateSigningKeyResponse) ProtoMessage() {}
+
+func (x *ActivateSigningKeyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_zonemint_v1_key_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ActivateSigningKeyResponse.ProtoReflect.Descriptor instead.
+func (*ActivateSigningKeyResponse) Descriptor() ([]byte, []int) {
+	return file_zonemint_v1_key_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *ActivateSigningKeyResponse) GetSteps() []*PlannedStep {
+	if x != nil {
+		return x.Steps
+	}
+	return nil
+}
+
+func (x *ActivateSigningKeyResponse) GetSigningKey() *SigningKey {
+	if x != nil {
+		return x.SigningKey
+	}
+	return nil
+}
+
+// RetireSigningKeyRequest asks to end what a key is doing.
+type RetireSigningKeyRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The keyset's name.
+	Keyset string `protobuf:"bytes,1,opt,name=keyset,proto3" json:"keyset,omitempty"`
+	// The serial.
+	Serial int32 `protobuf:"varint,2,opt,name=serial,proto3" json:"serial,omitempty"`
+	// Why, for the audit.
+	Reason string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Say what would happen, and do nothing.
+	DryRun bool `protobuf:"varint,4,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	// Go on if live tokens break with it, or nothing is left to sign with.
+	Force         bool `protobuf:"varint,5,opt,name=force,proto3" json:"force,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RetireSigningKeyRequest) Reset() {
+	*x = RetireSigningKeyRequest{}
+	mi := &file_zonemint_v1_key_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RetireSigningKeyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RetireSigningKeyRequest) ProtoMessage() {}
+
+func (x *RetireSigningKeyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_zonemint_v1_key_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RetireSigningKeyRequest.ProtoReflect.Descriptor instead.
+func (*RetireSigningKeyRequest) Descriptor() ([]byte, []int) {
+	return file_zonemint_v1_key_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *RetireSigningKeyRequest) GetKeyset() string {
+	if x != nil {
+		return x.Keyset
+	}
+	return ""
+}
+
+func (x *RetireSigningKeyRequest) GetSerial() int32 {
+	if x != nil {
+		return x.Serial
+	}
+	return 0
+}
+
+func (x *RetireSigningKeyRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *RetireSigningKeyRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+func (x *RetireSigningKeyRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
+}
+
+// RetireSigningKeyResponse says what happened.
+type RetireSigningKeyResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The steps that were taken.
+	Steps []*PlannedStep `protobuf:"bytes,1,rep,name=steps,proto3" json:"steps,omitempty"`
+	// The key.
+	SigningKey    *SigningKey `protobuf:"bytes,2,opt,name=signing_key,json=signingKey,proto3" json:"signing_key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RetireSigningKeyResponse) Reset() {
+	*x = RetireSigningKeyResponse{}
+	mi := &file_zonemint_v1_key_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RetireSigningKeyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RetireSigningKeyResponse) ProtoMessage() {}
+
+func (x *RetireSigningKeyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_zonemint_v1_key_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RetireSigningKeyResponse.ProtoReflect.Descriptor instead.
+func (*RetireSigningKeyResponse) Descriptor() ([]byte, []int) {
+	return file_zonemint_v1_key_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *RetireSigningKeyResponse) GetSteps() []*PlannedStep {
+	if x != nil {
+		return x.Steps
+	}
+	return nil
+}
+
+func (x *RetireSigningKeyResponse) GetSigningKey() *SigningKey {
+	if x != nil {
+		return x.SigningKey
+	}
+	return nil
+}
+
+// DistrustSigningKeyRequest asks to stop trusting a key.
+type DistrustSigningKeyRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The keyset's name.
+	Keyset string `protobuf:"bytes,1,opt,name=keyset,proto3" json:"keyset,omitempty"`
+	// The serial.
+	Serial int32 `protobuf:"varint,2,opt,name=serial,proto3" json:"serial,omitempty"`
+	// Why, for the audit.
+	Reason string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Say what would happen, and do nothing.
+	DryRun bool `protobuf:"varint,4,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	// Go on though live tokens break, or the successor is not known to every
+	// verifier yet.
+	Force         bool `protobuf:"varint,5,opt,name=force,proto3" json:"force,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DistrustSigningKeyRequest) Reset() {
+	*x = DistrustSigningKeyRequest{}
+	mi := &file_zonemint_v1_key_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DistrustSigningKeyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DistrustSigningKeyRequest) ProtoMessage() {}
+
+func (x *DistrustSigningKeyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_zonemint_v1_key_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DistrustSigningKeyRequest.ProtoReflect.Descriptor instead.
+func (*DistrustSigningKeyRequest) Descriptor() ([]byte, []int) {
+	return file_zonemint_v1_key_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *DistrustSigningKeyRequest) GetKeyset() string {
+	if x != nil {
+		return x.Keyset
+	}
+	return ""
+}
+
+func (x *DistrustSigningKeyRequest) GetSerial() int32 {
+	if x != nil {
+		return x.Serial
+	}
+	return 0
+}
+
+func (x *DistrustSigningKeyRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *DistrustSigningKeyRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+func (x *DistrustSigningKeyRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
+}
+
+// DistrustSigningKeyResponse says what happened.
+type DistrustSigningKeyResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The steps that were taken.
+	Steps []*PlannedStep `protobuf:"bytes,1,rep,name=steps,proto3" json:"steps,omitempty"`
+	// The key.
+	SigningKey *SigningKey `protobuf:"bytes,2,opt,name=signing_key,json=signingKey,proto3" json:"signing_key,omitempty"`
+	// How many tokens that would still be valid die with the key.
+	BrokenTokens int64 `protobuf:"varint,3,opt,name=broken_tokens,json=brokenTokens,proto3" json:"broken_tokens,omitempty"`
+	// How long the slowest verifier may go on believing the key.
+	BelievedFor   *durationpb.Duration `protobuf:"bytes,4,opt,name=believed_for,json=believedFor,proto3" json:"believed_for,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DistrustSigningKeyResponse) Reset() {
+	*x = DistrustSigningKeyResponse{}
+	mi := &file_zonemint_v1_key_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DistrustSigningKeyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DistrustSigningKeyResponse) ProtoMessage() {}
+
+func (x *DistrustSigningKeyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_zonemint_v1_key_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DistrustSigningKeyResponse.ProtoReflect.Descriptor instead.
+func (*DistrustSigningKeyResponse) Descriptor() ([]byte, []int) {
+	return file_zonemint_v1_key_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *DistrustSigningKeyResponse) GetSteps() []*PlannedStep {
+	if x != nil {
+		return x.Steps
+	}
+	return nil
+}
+
+func (x *DistrustSigningKeyResponse) GetSigningKey() *SigningKey {
+	if x != nil {
+		return x.SigningKey
+	}
+	return nil
+}
+
+func (x *DistrustSigningKeyResponse) GetBrokenTokens() int64 {
+	if x != nil {
+		return x.BrokenTokens
+	}
+	return 0
+}
+
+func (x *DistrustSigningKeyResponse) GetBelievedFor() *durationpb.Duration {
+	if x != nil {
+		return x.BelievedFor
+	}
+	return nil
+}
+
+// DestroySigningKeyRequest asks to destroy a private key.
+type DestroySigningKeyRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The keyset's name.
+	Keyset string `protobuf:"bytes,1,opt,name=keyset,proto3" json:"keyset,omitempty"`
+	// The serial.
+	Serial int32 `protobuf:"varint,2,opt,name=serial,proto3" json:"serial,omitempty"`
+	// Why, for the audit.
+	Reason string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Say what would happen, and do nothing.
+	DryRun        bool `protobuf:"varint,4,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DestroySigningKeyRequest) Reset() {
+	*x = DestroySigningKeyRequest{}
+	mi := &file_zonemint_v1_key_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DestroySigningKeyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DestroySigningKeyRequest) ProtoMessage() {}
+
+func (x *DestroySigningKeyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_zonemint_v1_key_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DestroySigningKeyRequest.ProtoReflect.Descriptor instead.
+func (*DestroySigningKeyRequest) Descriptor() ([]byte, []int) {
+	return file_zonemint_v1_key_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *DestroySigningKeyRequest) GetKeyset() string {
+	if x != nil {
+		return x.Keyset
+	}
+	return ""
+}
+
+func (x *DestroySigningKeyRequest) GetSerial() int32 {
+	if x != nil {
+		return x.Serial
+	}
+	return 0
+}
+
+func (x *DestroySigningKeyRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *DestroySigningKeyRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+// DestroySigningKeyResponse says what happened.
+type DestroySigningKeyResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The steps that were taken.
+	Steps []*PlannedStep `protobuf:"bytes,1,rep,name=steps,proto3" json:"steps,omitempty"`
+	// The key.
+	SigningKey    *SigningKey `protobuf:"bytes,2,opt,name=signing_key,json=signingKey,proto3" json:"signing_key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DestroySigningKeyResponse) Reset() {
+	*x = DestroySigningKeyResponse{}
+	mi := &file_zonemint_v1_key_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DestroySigningKeyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DestroySigningKeyResponse) ProtoMessage() {}
+
+func (x *DestroySigningKeyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_zonemint_v1_key_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DestroySigningKeyResponse.ProtoReflect.Descriptor instead.
+func (*DestroySigningKeyResponse) Descriptor() ([]byte, []int) {
+	return file_zonemint_v1_key_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *DestroySigningKeyResponse) GetSteps() []*PlannedStep {
+	if x != nil {
+		return x.Steps
+	}
+	return nil
+}
+
+func (x *DestroySigningKeyResponse) GetSigningKey() *SigningKey {
+	if x != nil {
+		return x.SigningKey
+	}
+	return nil
+}
+
+// ImportPublicKeyRequest asks to trust another issuer's key.
+type ImportPublicKeyRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The keyset's name.
+	Keyset string `protobuf:"bytes,1,opt,name=keyset,proto3" json:"keyset,omitempty"`
+	// The key in PEM (PKIX).
+	PublicKey string `protobuf:"bytes,2,opt,name=public_key,json=publicKey,proto3" json:"public_key,omitempty"`
+	// The key ID that tokens carry. It is kept as it is.
+	Kid string `protobuf:"bytes,3,opt,name=kid,proto3" json:"kid,omitempty"`
+	// The algorithm that tokens carry, for example "RS256". Empty: the usual one
+	// of this kind of key.
+	Algorithm string `protobuf:"bytes,4,opt,name=algorithm,proto3" json:"algorithm,omitempty"`
+	// When to stop trusting the key. Absent is never.
+	TrustedUntil *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=trusted_until,json=trustedUntil,proto3" json:"trusted_until,omitempty"`
+	// Why, for the audit.
+	Reason string `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Proof of possession: a token that the key has signed, with that key ID. It
+	// may have expired.
+	Token string `protobuf:"bytes,7,opt,name=token,proto3" json:"token,omitempty"`
+	// Proof of possession: the challenge of an earlier answer, and
+	Challenge string `protobuf:"bytes,8,opt,name=challenge,proto3" json:"challenge,omitempty"`
+	// its signature by the key, in the form of JWS (RFC 7518) or, for ECDSA, DER.
+	ChallengeSignature []byte `protobuf:"bytes,9,opt,name=challenge_signature,json=challengeSignature,proto3" json:"challenge_signature,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
+}
+
+func (x *ImportPublicKeyRequest) Reset() {
+	*x = ImportPublicKeyRequest{}
+	mi := &file_zonemint_v1_key_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ImportPublicKeyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ImportPublicKeyRequest) ProtoMessage() {}
+
+func (x *ImportPublicKeyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_zonemint_v1_key_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ImportPublicKeyRequest.ProtoReflect.Descriptor instead.
+func (*ImportPublicKeyRequest) Descriptor() ([]byte, []int) {
+	return file_zonemint_v1_key_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *ImportPublicKeyRequest) GetKeyset() string {
+	if x != nil {
+		return x.Keyset
+	}
+	return ""
+}
+
+func (x *ImportPublicKeyRequest) GetPublicKey() string {
+	if x != nil {
+		return x.PublicKey
+	}
+	return ""
+}
+
+func (x *ImportPublicKeyRequest) GetKid() string {
+	if x != nil {
+		return x.Kid
+	}
+	return ""
+}
+
+func (x *ImportPublicKeyRequest) GetAlgorithm() string {
+	if x != nil {
+		return x.Algorithm
+	}
+	return ""
+}
+
+func (x *ImportPublicKeyRequest) GetTrustedUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.TrustedUntil
+	}
+	return nil
+}
+
+func (x *ImportPublicKeyRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *ImportPublicKeyRequest) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+func (x *ImportPublicKeyRequest) GetChallenge() string {
+	if x != nil {
+		return x.Challenge
+	}
+	return ""
+}
+
+func (x *ImportPublicKeyRequest) GetChallengeSignature() []byte {
+	if x != nil {
+		return x.ChallengeSignature
+	}
+	return nil
+}
+
+// ImportPublicKeyResponse has the imported key, or a challenge.
+type ImportPublicKeyResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The key, if it was imported.
+	SigningKey *SigningKey `protobuf:"bytes,1,opt,name=signing_key,json=signingKey,proto3" json:"signing_key,omitempty"`
+	// Without proof in the request: the text to sign. Good for ten minutes, for
+	// this keyset and key.
+	Challenge     string `protobuf:"bytes,2,opt,name=challenge,proto3" json:"challenge,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ImportPublicKeyResponse) Reset() {
+	*x = ImportPublicKeyResponse{}
+	mi := &file_zonemint_v1_key_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ImportPublicKeyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ImportPublicKeyResponse) ProtoMessage() {}
+
+func (x *ImportPublicKeyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_zonemint_v1_key_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ImportPublicKeyResponse.ProtoReflect.Descriptor instead.
+func (*ImportPublicKeyResponse) Descriptor() ([]byte, []int) {
+	return file_zonemint_v1_key_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *ImportPublicKeyResponse) GetSigningKey() *SigningKey {
+	if x != nil {
+		return x.SigningKey
+	}
+	return nil
+}
+
+func (x *ImportPublicKeyResponse) GetChallenge() string {
+	if x != nil {
+		return x.Challenge
+	}
+	return ""
+}
+
+// AcknowledgeKeysRequest says what a consumer has.
+type AcknowledgeKeysRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The keyset's name.
+	Keyset string `protobuf:"bytes,1,opt,name=keyset,proto3" json:"keyset,omitempty"`
+	// The consumer, one of those that the keyset names.
+	Consumer string `protobuf:"bytes,2,opt,name=consumer,proto3" json:"consumer,omitempty"`
+	// The key IDs of all keys that it has. They replace what it said before.
+	Kids          []string `protobuf:"bytes,3,rep,name=kids,proto3" json:"kids,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AcknowledgeKeysRequest) Reset() {
+	*x = AcknowledgeKeysRequest{}
+	mi := &file_zonemint_v1_key_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AcknowledgeKeysRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AcknowledgeKeysRequest) ProtoMessage() {}
+
+func (x *AcknowledgeKeysRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_zonemint_v1_key_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AcknowledgeKeysRequest.ProtoReflect.Descriptor instead.
+func (*AcknowledgeKeysRequest) Descriptor() ([]byte, []int) {
+	return file_zonemint_v1_key_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *AcknowledgeKeysRequest) GetKeyset() string {
+	if x != nil {
+		return x.Keyset
+	}
+	return ""
+}
+
+func (x *AcknowledgeKeysRequest) GetConsumer() string {
+	if x != nil {
+		return x.Consumer
+	}
+	return ""
+}
+
+func (x *AcknowledgeKeysRequest) GetKids() []string {
+	if x != nil {
+		return x.Kids
+	}
+	return nil
+}
+
+// AcknowledgeKeysResponse says what the consumer should have.
+type AcknowledgeKeysResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The key IDs in the keyset's JWK set that the consumer did not name.
+	Missing []string `protobuf:"bytes,1,rep,name=missing,proto3" json:"missing,omitempty"`
+	// The key IDs that it named and that are not trusted any more.
+	Surplus       []string `protobuf:"bytes,2,rep,name=surplus,proto3" json:"surplus,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AcknowledgeKeysResponse) Reset() {
+	*x = AcknowledgeKeysResponse{}
+	mi := &file_zonemint_v1_key_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AcknowledgeKeysResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AcknowledgeKeysResponse) ProtoMessage() {}
+
+func (x *AcknowledgeKeysResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_zonemint_v1_key_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AcknowledgeKeysResponse.ProtoReflect.Descriptor instead.
+func (*AcknowledgeKeysResponse) Descriptor() ([]byte, []int) {
+	return file_zonemint_v1_key_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *AcknowledgeKeysResponse) GetMissing() []string {
+	if x != nil {
+		return x.Missing
+	}
+	return nil
+}
+
+func (x *AcknowledgeKeysResponse) GetSurplus() []string {
+	if x != nil {
+		return x.Surplus
+	}
+	return nil
+}
+
+// ReconcileSigningKeysRequest asks for a comparison.
+type ReconcileSigningKeysRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The backends to look into. None: all that are configured.
+	Backends      []string `protobuf:"bytes,1,rep,name=backends,proto3" json:"backends,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReconcileSigningKeysRequest) Reset() {
+	*x = ReconcileSigningKeysRequest{}
+	mi := &file_zonemint_v1_key_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReconcileSigningKeysRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReconcileSigningKeysRequest) ProtoMessage() {}
+
+func (x *ReconcileSigningKeysRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_zonemint_v1_key_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReconcileSigningKeysRequest.ProtoReflect.Descriptor instead.
+func (*ReconcileSigningKeysRequest) Descriptor() ([]byte, []int) {
+	return file_zonemint_v1_key_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *ReconcileSigningKeysRequest) GetBackends() []string {
+	if x != nil {
+		return x.Backends
+	}
+	return nil
+}
+
+// ReconcileSigningKeysResponse has the differences.
+type ReconcileSigningKeysResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Keys in a backend that no row knows.
+	Unknown []*BackendKey `protobuf:"bytes,1,rep,name=unknown,proto3" json:"unknown,omitempty"`
+	// Keys that rows say a backend has, and that were not found there. That alone
+	// means nothing: the backend may be slow, or another one than it was.
+	Missing []*SigningKey `protobuf:"bytes,2,rep,name=missing,proto3" json:"missing,omitempty"`
+	// How many keys with a label of zonemint the backends have.
+	Found int64 `protobuf:"varint,3,opt,name=found,proto3" json:"found,omitempty"`
+	// The backends that could not be read, and why.
+	Failed        []string `protobuf:"bytes,4,rep,name=failed,proto3" json:"failed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReconcileSigningKeysResponse) Reset() {
+	*x = ReconcileSigningKeysResponse{}
+	mi := &file_zonemint_v1_key_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReconcileSigningKeysResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReconcileSigningKeysResponse) ProtoMessage() {}
+
+func (x *ReconcileSigningKeysResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_zonemint_v1_key_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReconcileSigningKeysResponse.ProtoReflect.Descriptor instead.
+func (*ReconcileSigningKeysResponse) Descriptor() ([]byte, []int) {
+	return file_zonemint_v1_key_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *ReconcileSigningKeysResponse) GetUnknown() []*BackendKey {
+	if x != nil {
+		return x.Unknown
+	}
+	return nil
+}
+
+func (x *ReconcileSigningKeysResponse) GetMissing() []*SigningKey {
+	if x != nil {
+		return x.Missing
+	}
+	return nil
+}
+
+func (x *ReconcileSigningKeysResponse) GetFound() int64 {
+	if x != nil {
+		return x.Found
+	}
+	return 0
+}
+
+func (x *ReconcileSigningKeysResponse) GetFailed() []string {
+	if x != nil {
+		return x.Failed
+	}
+	return nil
+}
+
+// BackendKey is a key as its backend lists it.
+type BackendKey struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The backend.
+	Backend string `protobuf:"bytes,1,opt,name=backend,proto3" json:"backend,omitempty"`
+	// The label that it was made with.
+	Label string `protobuf:"bytes,2,opt,name=label,proto3" json:"label,omitempty"`
+	// The backend's reference, in base64 where it is not text.
+	Reference string `protobuf:"bytes,3,opt,name=reference,proto3" json:"reference,omitempty"`
+	// The keyset and the serial that it was made for, where the backend keeps them.
+	Keyset string `protobuf:"bytes,4,opt,name=keyset,proto3" json:"keyset,omitempty"`
+	// See keyset.
+	Serial int32 `protobuf:"varint,5,opt,name=serial,proto3" json:"serial,omitempty"`
+	// When it was made, where the backend says.
+	CreatedAt     *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BackendKey) Reset() {
+	*x = BackendKey{}
+	mi := &file_zonemint_v1_key_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BackendKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BackendKey) ProtoMessage() {}
+
+func (x *BackendKey) ProtoReflect() protoreflect.Message {
+	mi := &file_zonemint_v1_key_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BackendKey.ProtoReflect.Descriptor instead.
+func (*BackendKey) Descriptor() ([]byte, []int) {
+	return file_zonemint_v1_key_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *BackendKey) GetBackend() string {
+	if x != nil {
+		return x.Backend
+	}
+	return ""
+}
+
+func (x *BackendKey) GetLabel() string {
+	if x != nil {
+		return x.Label
+	}
+	return ""
+}
+
+func (x *BackendKey) GetReference() string {
+	if x != nil {
+		return x.Reference
+	}
+	return ""
+}
+
+func (x *BackendKey) GetKeyset() string {
+	if x != nil {
+		return x.Keyset
+	}
+	return ""
+}
+
+func (x *BackendKey) GetSerial() int32 {
+	if x != nil {
+		return x.Serial
+	}
+	return 0
+}
+
+func (x *BackendKey) GetCreatedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CreatedAt
+	}
+	return nil
+}
+
 var File_zonemint_v1_key_proto protoreflect.FileDescriptor
 
 const file_zonemint_v1_key_proto_rawDesc = "" +
 	"\n" +
-	"\x15zonemint/v1/key.proto\x12\vzonemint.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd2\x05\n" +
+	"\x15zonemint/v1/key.proto\x12\vzonemint.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb6\b\n" +
 	"\x06Keyset\x12\xcb\x01\n" +
 	"\x04name\x18\x01 \x01(\tB\xb6\x01\xbaH\xb2\x01\xba\x01\xaa\x01\n" +
-	"\vkeyset.name\x12?must be one or two labels of a-z, 0-9 and '-', separated by '/'\x1aZthis.matches('^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(/[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)?$')r\x02\x18dR\x04name\x12:\n" +
-	"\aprofile\x18\x02 \x01(\x0e2\x14.zonemint.v1.ProfileB\n" +
-	"\xbaH\a\x82\x01\x04\x10\x01 \x00R\aprofile\x12%\n" +
+	"\vkeyset.name\x12?must be one or two labels of a-z, 0-9 and '-', separated by '/'\x1aZthis.matches('^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(/[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)?$')r\x02\x18dR\x04name\x128\n" +
+	"\aprofile\x18\x02 \x01(\x0e2\x14.zonemint.v1.ProfileB\b\xbaH\x05\x82\x01\x02\x10\x01R\aprofile\x12%\n" +
 	"\talgorithm\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x18\x14R\talgorithm\x12!\n" +
 	"\abackend\x18\x04 \x01(\tB\a\xbaH\x04r\x02\x18?R\abackend\x12G\n" +
 	"\fdistribution\x18\x05 \x01(\x0e2\x19.zonemint.v1.DistributionB\b\xbaH\x05\x82\x01\x02\x10\x01R\fdistribution\x12Q\n" +
@@ -703,19 +2441,32 @@ const file_zonemint_v1_key_proto_rawDesc = "" +
 	"\bbackdate\x18\b \x01(\v2\x19.google.protobuf.DurationB\r\xbaH\n" +
 	"\xaa\x01\a\"\x03\b\xac\x022\x00R\bbackdate\x129\n" +
 	"\n" +
-	"created_at\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\tcreatedAt\"J\n" +
+	"created_at\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\tcreatedAt\x12N\n" +
+	"\frotate_every\x18\n" +
+	" \x01(\v2\x19.google.protobuf.DurationB\x10\xbaH\r\xaa\x01\n" +
+	"\"\x06\b\x80\xbc\xe0\xdf\v2\x00R\vrotateEvery\x12P\n" +
+	"\rpublish_ahead\x18\v \x01(\v2\x19.google.protobuf.DurationB\x10\xbaH\r\xaa\x01\n" +
+	"\"\x06\b\x80\xbc\xe0\xdf\v2\x00R\fpublishAhead\x12\xc1\x01\n" +
+	"\tconsumers\x18\f \x03(\tB\xa2\x01\xbaH\x9e\x01\x92\x01\x9a\x01\x10d\x18\x01\"\x93\x01\xba\x01\x8f\x01\n" +
+	"\x0fkeyset.consumer\x12Omust be 1 to 63 of a-z, 0-9, '.', '_' and '-', beginning with a letter or digit\x1a+this.matches('^[a-z0-9][-._a-z0-9]{0,62}$')R\tconsumers\"J\n" +
 	"\x13CreateKeysetRequest\x123\n" +
 	"\x06keyset\x18\x01 \x01(\v2\x13.zonemint.v1.KeysetB\x06\xbaH\x03\xc8\x01\x01R\x06keyset\"\x7f\n" +
 	"\x14CreateKeysetResponse\x12+\n" +
 	"\x06keyset\x18\x01 \x01(\v2\x13.zonemint.v1.KeysetR\x06keyset\x12:\n" +
-	"\fsigning_keys\x18\x02 \x03(\v2\x17.zonemint.v1.SigningKeyR\vsigningKeys\"\x14\n" +
+	"\fsigning_keys\x18\x02 \x03(\v2\x17.zonemint.v1.SigningKeyR\vsigningKeys\"\x8f\x01\n" +
+	"\x13UpdateKeysetRequest\x123\n" +
+	"\x06keyset\x18\x01 \x01(\v2\x13.zonemint.v1.KeysetB\x06\xbaH\x03\xc8\x01\x01R\x06keyset\x12C\n" +
+	"\vupdate_mask\x18\x02 \x01(\v2\x1a.google.protobuf.FieldMaskB\x06\xbaH\x03\xc8\x01\x01R\n" +
+	"updateMask\"C\n" +
+	"\x14UpdateKeysetResponse\x12+\n" +
+	"\x06keyset\x18\x01 \x01(\v2\x13.zonemint.v1.KeysetR\x06keyset\"\x14\n" +
 	"\x12ListKeysetsRequest\"D\n" +
 	"\x13ListKeysetsResponse\x12-\n" +
 	"\akeysets\x18\x01 \x03(\v2\x13.zonemint.v1.KeysetR\akeysets\";\n" +
 	"\x16ListSigningKeysRequest\x12!\n" +
 	"\x06keyset\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18dR\x06keyset\"U\n" +
 	"\x17ListSigningKeysResponse\x12:\n" +
-	"\fsigning_keys\x18\x01 \x03(\v2\x17.zonemint.v1.SigningKeyR\vsigningKeys\"\xc5\x03\n" +
+	"\fsigning_keys\x18\x01 \x03(\v2\x17.zonemint.v1.SigningKeyR\vsigningKeys\"\xb2\x06\n" +
 	"\n" +
 	"SigningKey\x12\x16\n" +
 	"\x06keyset\x18\x01 \x01(\tR\x06keyset\x12\x16\n" +
@@ -733,7 +2484,136 @@ const file_zonemint_v1_key_proto_rawDesc = "" +
 	" \x01(\v2\x1a.google.protobuf.TimestampR\vpublishedAt\x12=\n" +
 	"\factivated_at\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\vactivatedAt\x12;\n" +
 	"\vlast_expiry\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"lastExpiry*]\n" +
+	"lastExpiry\x12A\n" +
+	"\x0eactivate_after\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\ractivateAfter\x129\n" +
+	"\n" +
+	"retired_at\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\tretiredAt\x129\n" +
+	"\n" +
+	"removed_at\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampR\tremovedAt\x12=\n" +
+	"\fdestroyed_at\x18\x10 \x01(\v2\x1a.google.protobuf.TimestampR\vdestroyedAt\x12\x1a\n" +
+	"\bimported\x18\x11 \x01(\bR\bimported\x12?\n" +
+	"\rtrusted_until\x18\x12 \x01(\v2\x1a.google.protobuf.TimestampR\ftrustedUntil\x12\x16\n" +
+	"\x06reason\x18\x13 \x01(\tR\x06reason\"\xae\x02\n" +
+	"\vPlannedStep\x12\x16\n" +
+	"\x06action\x18\x01 \x01(\tR\x06action\x12\x16\n" +
+	"\x06keyset\x18\x02 \x01(\tR\x06keyset\x12\x16\n" +
+	"\x06serial\x18\x03 \x01(\x05R\x06serial\x12\x10\n" +
+	"\x03kid\x18\x04 \x01(\tR\x03kid\x12*\n" +
+	"\x02at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x16\n" +
+	"\x06reason\x18\x06 \x01(\tR\x06reason\x12\x1f\n" +
+	"\vwaiting_for\x18\a \x03(\tR\n" +
+	"waitingFor\x12\x1a\n" +
+	"\bevidence\x18\b \x03(\tR\bevidence\x12\x1f\n" +
+	"\vlive_tokens\x18\t \x01(\x03R\n" +
+	"liveTokens\x12#\n" +
+	"\rbroken_tokens\x18\n" +
+	" \x01(\x03R\fbrokenTokens\"Z\n" +
+	"\x14GetSigningKeyRequest\x12!\n" +
+	"\x06keyset\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18dR\x06keyset\x12\x1f\n" +
+	"\x06serial\x18\x02 \x01(\x05B\a\xbaH\x04\x1a\x02 \x00R\x06serial\"\xec\x01\n" +
+	"\x15GetSigningKeyResponse\x128\n" +
+	"\vsigning_key\x18\x01 \x01(\v2\x17.zonemint.v1.SigningKeyR\n" +
+	"signingKey\x12\x1f\n" +
+	"\vlive_tokens\x18\x02 \x01(\x03R\n" +
+	"liveTokens\x12.\n" +
+	"\x05steps\x18\x03 \x03(\v2\x18.zonemint.v1.PlannedStepR\x05steps\x12H\n" +
+	"\x10acknowledgements\x18\x04 \x03(\v2\x1c.zonemint.v1.AcknowledgementR\x10acknowledgements\"\x8c\x01\n" +
+	"\x0fAcknowledgement\x12\x1a\n" +
+	"\bconsumer\x18\x01 \x01(\tR\bconsumer\x12\x18\n" +
+	"\areplica\x18\x02 \x01(\bR\areplica\x12\x17\n" +
+	"\ahas_key\x18\x03 \x01(\bR\x06hasKey\x12*\n" +
+	"\x02at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\"\xbe\x01\n" +
+	"\x13RotateKeysetRequest\x12!\n" +
+	"\x06keyset\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18dR\x06keyset\x12!\n" +
+	"\abackend\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18?R\abackend\x12\x10\n" +
+	"\x03now\x18\x03 \x01(\bR\x03now\x12 \n" +
+	"\x06reason\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\xf4\x03R\x06reason\x12\x17\n" +
+	"\adry_run\x18\x05 \x01(\bR\x06dryRun\x12\x14\n" +
+	"\x05force\x18\x06 \x01(\bR\x05force\"\x82\x01\n" +
+	"\x14RotateKeysetResponse\x12.\n" +
+	"\x05steps\x18\x01 \x03(\v2\x18.zonemint.v1.PlannedStepR\x05steps\x12:\n" +
+	"\fsigning_keys\x18\x02 \x03(\v2\x17.zonemint.v1.SigningKeyR\vsigningKeys\"\xb0\x01\n" +
+	"\x19ActivateSigningKeyRequest\x12!\n" +
+	"\x06keyset\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18dR\x06keyset\x12\x1f\n" +
+	"\x06serial\x18\x02 \x01(\x05B\a\xbaH\x04\x1a\x02 \x00R\x06serial\x12 \n" +
+	"\x06reason\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\xf4\x03R\x06reason\x12\x17\n" +
+	"\adry_run\x18\x04 \x01(\bR\x06dryRun\x12\x14\n" +
+	"\x05force\x18\x05 \x01(\bR\x05force\"\x86\x01\n" +
+	"\x1aActivateSigningKeyResponse\x12.\n" +
+	"\x05steps\x18\x01 \x03(\v2\x18.zonemint.v1.PlannedStepR\x05steps\x128\n" +
+	"\vsigning_key\x18\x02 \x01(\v2\x17.zonemint.v1.SigningKeyR\n" +
+	"signingKey\"\xae\x01\n" +
+	"\x17RetireSigningKeyRequest\x12!\n" +
+	"\x06keyset\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18dR\x06keyset\x12\x1f\n" +
+	"\x06serial\x18\x02 \x01(\x05B\a\xbaH\x04\x1a\x02 \x00R\x06serial\x12 \n" +
+	"\x06reason\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\xf4\x03R\x06reason\x12\x17\n" +
+	"\adry_run\x18\x04 \x01(\bR\x06dryRun\x12\x14\n" +
+	"\x05force\x18\x05 \x01(\bR\x05force\"\x84\x01\n" +
+	"\x18RetireSigningKeyResponse\x12.\n" +
+	"\x05steps\x18\x01 \x03(\v2\x18.zonemint.v1.PlannedStepR\x05steps\x128\n" +
+	"\vsigning_key\x18\x02 \x01(\v2\x17.zonemint.v1.SigningKeyR\n" +
+	"signingKey\"\xb0\x01\n" +
+	"\x19DistrustSigningKeyRequest\x12!\n" +
+	"\x06keyset\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18dR\x06keyset\x12\x1f\n" +
+	"\x06serial\x18\x02 \x01(\x05B\a\xbaH\x04\x1a\x02 \x00R\x06serial\x12 \n" +
+	"\x06reason\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\xf4\x03R\x06reason\x12\x17\n" +
+	"\adry_run\x18\x04 \x01(\bR\x06dryRun\x12\x14\n" +
+	"\x05force\x18\x05 \x01(\bR\x05force\"\xe9\x01\n" +
+	"\x1aDistrustSigningKeyResponse\x12.\n" +
+	"\x05steps\x18\x01 \x03(\v2\x18.zonemint.v1.PlannedStepR\x05steps\x128\n" +
+	"\vsigning_key\x18\x02 \x01(\v2\x17.zonemint.v1.SigningKeyR\n" +
+	"signingKey\x12#\n" +
+	"\rbroken_tokens\x18\x03 \x01(\x03R\fbrokenTokens\x12<\n" +
+	"\fbelieved_for\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\vbelievedFor\"\x99\x01\n" +
+	"\x18DestroySigningKeyRequest\x12!\n" +
+	"\x06keyset\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18dR\x06keyset\x12\x1f\n" +
+	"\x06serial\x18\x02 \x01(\x05B\a\xbaH\x04\x1a\x02 \x00R\x06serial\x12 \n" +
+	"\x06reason\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\xf4\x03R\x06reason\x12\x17\n" +
+	"\adry_run\x18\x04 \x01(\bR\x06dryRun\"\x85\x01\n" +
+	"\x19DestroySigningKeyResponse\x12.\n" +
+	"\x05steps\x18\x01 \x03(\v2\x18.zonemint.v1.PlannedStepR\x05steps\x128\n" +
+	"\vsigning_key\x18\x02 \x01(\v2\x17.zonemint.v1.SigningKeyR\n" +
+	"signingKey\"\x8c\x04\n" +
+	"\x16ImportPublicKeyRequest\x12!\n" +
+	"\x06keyset\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18dR\x06keyset\x12*\n" +
+	"\n" +
+	"public_key\x18\x02 \x01(\tB\v\xbaH\br\x06\x10\x01\x18\xa0\x9c\x01R\tpublicKey\x12\x94\x01\n" +
+	"\x03kid\x18\x03 \x01(\tB\x81\x01\xbaH~\xba\x01{\n" +
+	"\x0fsigning_key.kid\x129must be 1 to 253 of letters, digits and - . _ ~ : / + = @\x1a-this.matches('^[-._~:/+=@A-Za-z0-9]{1,253}$')R\x03kid\x12%\n" +
+	"\talgorithm\x18\x04 \x01(\tB\a\xbaH\x04r\x02\x18\x14R\talgorithm\x12?\n" +
+	"\rtrusted_until\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\ftrustedUntil\x12 \n" +
+	"\x06reason\x18\x06 \x01(\tB\b\xbaH\x05r\x03\x18\xf4\x03R\x06reason\x12\x1f\n" +
+	"\x05token\x18\a \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x01R\x05token\x12&\n" +
+	"\tchallenge\x18\b \x01(\tB\b\xbaH\x05r\x03\x18\xe8\aR\tchallenge\x129\n" +
+	"\x13challenge_signature\x18\t \x01(\fB\b\xbaH\x05z\x03\x18\x80\x10R\x12challengeSignature\"q\n" +
+	"\x17ImportPublicKeyResponse\x128\n" +
+	"\vsigning_key\x18\x01 \x01(\v2\x17.zonemint.v1.SigningKeyR\n" +
+	"signingKey\x12\x1c\n" +
+	"\tchallenge\x18\x02 \x01(\tR\tchallenge\"\x8c\x01\n" +
+	"\x16AcknowledgeKeysRequest\x12!\n" +
+	"\x06keyset\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18dR\x06keyset\x12%\n" +
+	"\bconsumer\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\bconsumer\x12(\n" +
+	"\x04kids\x18\x03 \x03(\tB\x14\xbaH\x11\x92\x01\x0e\x10\xe8\a\x18\x01\"\ar\x05\x10\x01\x18\xfd\x01R\x04kids\"M\n" +
+	"\x17AcknowledgeKeysResponse\x12\x18\n" +
+	"\amissing\x18\x01 \x03(\tR\amissing\x12\x18\n" +
+	"\asurplus\x18\x02 \x03(\tR\asurplus\"E\n" +
+	"\x1bReconcileSigningKeysRequest\x12&\n" +
+	"\bbackends\x18\x01 \x03(\tB\n" +
+	"\xbaH\a\x92\x01\x04\x10d\x18\x01R\bbackends\"\xb2\x01\n" +
+	"\x1cReconcileSigningKeysResponse\x121\n" +
+	"\aunknown\x18\x01 \x03(\v2\x17.zonemint.v1.BackendKeyR\aunknown\x121\n" +
+	"\amissing\x18\x02 \x03(\v2\x17.zonemint.v1.SigningKeyR\amissing\x12\x14\n" +
+	"\x05found\x18\x03 \x01(\x03R\x05found\x12\x16\n" +
+	"\x06failed\x18\x04 \x03(\tR\x06failed\"\xc5\x01\n" +
+	"\n" +
+	"BackendKey\x12\x18\n" +
+	"\abackend\x18\x01 \x01(\tR\abackend\x12\x14\n" +
+	"\x05label\x18\x02 \x01(\tR\x05label\x12\x1c\n" +
+	"\treference\x18\x03 \x01(\tR\treference\x12\x16\n" +
+	"\x06keyset\x18\x04 \x01(\tR\x06keyset\x12\x16\n" +
+	"\x06serial\x18\x05 \x01(\x05R\x06serial\x129\n" +
+	"\n" +
+	"created_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\tcreatedAt*]\n" +
 	"\aProfile\x12\x17\n" +
 	"\x13PROFILE_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fPROFILE_ZONE\x10\x01\x12\x15\n" +
@@ -743,12 +2623,22 @@ const file_zonemint_v1_key_proto_rawDesc = "" +
 	"\x18DISTRIBUTION_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11DISTRIBUTION_JWKS\x10\x01\x12\x1a\n" +
 	"\x16DISTRIBUTION_KUMA_SYNC\x10\x02\x12\x17\n" +
-	"\x13DISTRIBUTION_MANUAL\x10\x032\x91\x02\n" +
+	"\x13DISTRIBUTION_MANUAL\x10\x032\xcf\t\n" +
 	"\n" +
 	"KeyService\x12S\n" +
-	"\fCreateKeyset\x12 .zonemint.v1.CreateKeysetRequest\x1a!.zonemint.v1.CreateKeysetResponse\x12P\n" +
+	"\fCreateKeyset\x12 .zonemint.v1.CreateKeysetRequest\x1a!.zonemint.v1.CreateKeysetResponse\x12S\n" +
+	"\fUpdateKeyset\x12 .zonemint.v1.UpdateKeysetRequest\x1a!.zonemint.v1.UpdateKeysetResponse\x12P\n" +
 	"\vListKeysets\x12\x1f.zonemint.v1.ListKeysetsRequest\x1a .zonemint.v1.ListKeysetsResponse\x12\\\n" +
-	"\x0fListSigningKeys\x12#.zonemint.v1.ListSigningKeysRequest\x1a$.zonemint.v1.ListSigningKeysResponseB\xa3\x01\n" +
+	"\x0fListSigningKeys\x12#.zonemint.v1.ListSigningKeysRequest\x1a$.zonemint.v1.ListSigningKeysResponse\x12V\n" +
+	"\rGetSigningKey\x12!.zonemint.v1.GetSigningKeyRequest\x1a\".zonemint.v1.GetSigningKeyResponse\x12S\n" +
+	"\fRotateKeyset\x12 .zonemint.v1.RotateKeysetRequest\x1a!.zonemint.v1.RotateKeysetResponse\x12e\n" +
+	"\x12ActivateSigningKey\x12&.zonemint.v1.ActivateSigningKeyRequest\x1a'.zonemint.v1.ActivateSigningKeyResponse\x12_\n" +
+	"\x10RetireSigningKey\x12$.zonemint.v1.RetireSigningKeyRequest\x1a%.zonemint.v1.RetireSigningKeyResponse\x12e\n" +
+	"\x12DistrustSigningKey\x12&.zonemint.v1.DistrustSigningKeyRequest\x1a'.zonemint.v1.DistrustSigningKeyResponse\x12b\n" +
+	"\x11DestroySigningKey\x12%.zonemint.v1.DestroySigningKeyRequest\x1a&.zonemint.v1.DestroySigningKeyResponse\x12\\\n" +
+	"\x0fImportPublicKey\x12#.zonemint.v1.ImportPublicKeyRequest\x1a$.zonemint.v1.ImportPublicKeyResponse\x12\\\n" +
+	"\x0fAcknowledgeKeys\x12#.zonemint.v1.AcknowledgeKeysRequest\x1a$.zonemint.v1.AcknowledgeKeysResponse\x12k\n" +
+	"\x14ReconcileSigningKeys\x12(.zonemint.v1.ReconcileSigningKeysRequest\x1a).zonemint.v1.ReconcileSigningKeysResponseB\xa3\x01\n" +
 	"\x0fcom.zonemint.v1B\bKeyProtoP\x01Z9github.com/zonemint/zonemint/proto/zonemint/v1;zonemintv1\xa2\x02\x03ZXX\xaa\x02\vZonemint.V1\xca\x02\vZonemint\\V1\xe2\x02\x17Zonemint\\V1\\GPBMetadata\xea\x02\fZonemint::V1b\x06proto3"
 
 var (
@@ -764,48 +2654,123 @@ func file_zonemint_v1_key_proto_rawDescGZIP() []byte {
 }
 
 var file_zonemint_v1_key_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_zonemint_v1_key_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_zonemint_v1_key_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
 var file_zonemint_v1_key_proto_goTypes = []any{
-	(Profile)(0),                    // 0: zonemint.v1.Profile
-	(Distribution)(0),               // 1: zonemint.v1.Distribution
-	(*Keyset)(nil),                  // 2: zonemint.v1.Keyset
-	(*CreateKeysetRequest)(nil),     // 3: zonemint.v1.CreateKeysetRequest
-	(*CreateKeysetResponse)(nil),    // 4: zonemint.v1.CreateKeysetResponse
-	(*ListKeysetsRequest)(nil),      // 5: zonemint.v1.ListKeysetsRequest
-	(*ListKeysetsResponse)(nil),     // 6: zonemint.v1.ListKeysetsResponse
-	(*ListSigningKeysRequest)(nil),  // 7: zonemint.v1.ListSigningKeysRequest
-	(*ListSigningKeysResponse)(nil), // 8: zonemint.v1.ListSigningKeysResponse
-	(*SigningKey)(nil),              // 9: zonemint.v1.SigningKey
-	(*durationpb.Duration)(nil),     // 10: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),   // 11: google.protobuf.Timestamp
+	(Profile)(0),                         // 0: zonemint.v1.Profile
+	(Distribution)(0),                    // 1: zonemint.v1.Distribution
+	(*Keyset)(nil),                       // 2: zonemint.v1.Keyset
+	(*CreateKeysetRequest)(nil),          // 3: zonemint.v1.CreateKeysetRequest
+	(*CreateKeysetResponse)(nil),         // 4: zonemint.v1.CreateKeysetResponse
+	(*UpdateKeysetRequest)(nil),          // 5: zonemint.v1.UpdateKeysetRequest
+	(*UpdateKeysetResponse)(nil),         // 6: zonemint.v1.UpdateKeysetResponse
+	(*ListKeysetsRequest)(nil),           // 7: zonemint.v1.ListKeysetsRequest
+	(*ListKeysetsResponse)(nil),          // 8: zonemint.v1.ListKeysetsResponse
+	(*ListSigningKeysRequest)(nil),       // 9: zonemint.v1.ListSigningKeysRequest
+	(*ListSigningKeysResponse)(nil),      // 10: zonemint.v1.ListSigningKeysResponse
+	(*SigningKey)(nil),                   // 11: zonemint.v1.SigningKey
+	(*PlannedStep)(nil),                  // 12: zonemint.v1.PlannedStep
+	(*GetSigningKeyRequest)(nil),         // 13: zonemint.v1.GetSigningKeyRequest
+	(*GetSigningKeyResponse)(nil),        // 14: zonemint.v1.GetSigningKeyResponse
+	(*Acknowledgement)(nil),              // 15: zonemint.v1.Acknowledgement
+	(*RotateKeysetRequest)(nil),          // 16: zonemint.v1.RotateKeysetRequest
+	(*RotateKeysetResponse)(nil),         // 17: zonemint.v1.RotateKeysetResponse
+	(*ActivateSigningKeyRequest)(nil),    // 18: zonemint.v1.ActivateSigningKeyRequest
+	(*ActivateSigningKeyResponse)(nil),   // 19: zonemint.v1.ActivateSigningKeyResponse
+	(*RetireSigningKeyRequest)(nil),      // 20: zonemint.v1.RetireSigningKeyRequest
+	(*RetireSigningKeyResponse)(nil),     // 21: zonemint.v1.RetireSigningKeyResponse
+	(*DistrustSigningKeyRequest)(nil),    // 22: zonemint.v1.DistrustSigningKeyRequest
+	(*DistrustSigningKeyResponse)(nil),   // 23: zonemint.v1.DistrustSigningKeyResponse
+	(*DestroySigningKeyRequest)(nil),     // 24: zonemint.v1.DestroySigningKeyRequest
+	(*DestroySigningKeyResponse)(nil),    // 25: zonemint.v1.DestroySigningKeyResponse
+	(*ImportPublicKeyRequest)(nil),       // 26: zonemint.v1.ImportPublicKeyRequest
+	(*ImportPublicKeyResponse)(nil),      // 27: zonemint.v1.ImportPublicKeyResponse
+	(*AcknowledgeKeysRequest)(nil),       // 28: zonemint.v1.AcknowledgeKeysRequest
+	(*AcknowledgeKeysResponse)(nil),      // 29: zonemint.v1.AcknowledgeKeysResponse
+	(*ReconcileSigningKeysRequest)(nil),  // 30: zonemint.v1.ReconcileSigningKeysRequest
+	(*ReconcileSigningKeysResponse)(nil), // 31: zonemint.v1.ReconcileSigningKeysResponse
+	(*BackendKey)(nil),                   // 32: zonemint.v1.BackendKey
+	(*durationpb.Duration)(nil),          // 33: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),        // 34: google.protobuf.Timestamp
+	(*fieldmaskpb.FieldMask)(nil),        // 35: google.protobuf.FieldMask
 }
 var file_zonemint_v1_key_proto_depIdxs = []int32{
 	0,  // 0: zonemint.v1.Keyset.profile:type_name -> zonemint.v1.Profile
 	1,  // 1: zonemint.v1.Keyset.distribution:type_name -> zonemint.v1.Distribution
-	10, // 2: zonemint.v1.Keyset.max_valid_for:type_name -> google.protobuf.Duration
-	10, // 3: zonemint.v1.Keyset.default_valid_for:type_name -> google.protobuf.Duration
-	10, // 4: zonemint.v1.Keyset.backdate:type_name -> google.protobuf.Duration
-	11, // 5: zonemint.v1.Keyset.created_at:type_name -> google.protobuf.Timestamp
-	2,  // 6: zonemint.v1.CreateKeysetRequest.keyset:type_name -> zonemint.v1.Keyset
-	2,  // 7: zonemint.v1.CreateKeysetResponse.keyset:type_name -> zonemint.v1.Keyset
-	9,  // 8: zonemint.v1.CreateKeysetResponse.signing_keys:type_name -> zonemint.v1.SigningKey
-	2,  // 9: zonemint.v1.ListKeysetsResponse.keysets:type_name -> zonemint.v1.Keyset
-	9,  // 10: zonemint.v1.ListSigningKeysResponse.signing_keys:type_name -> zonemint.v1.SigningKey
-	11, // 11: zonemint.v1.SigningKey.created_at:type_name -> google.protobuf.Timestamp
-	11, // 12: zonemint.v1.SigningKey.published_at:type_name -> google.protobuf.Timestamp
-	11, // 13: zonemint.v1.SigningKey.activated_at:type_name -> google.protobuf.Timestamp
-	11, // 14: zonemint.v1.SigningKey.last_expiry:type_name -> google.protobuf.Timestamp
-	3,  // 15: zonemint.v1.KeyService.CreateKeyset:input_type -> zonemint.v1.CreateKeysetRequest
-	5,  // 16: zonemint.v1.KeyService.ListKeysets:input_type -> zonemint.v1.ListKeysetsRequest
-	7,  // 17: zonemint.v1.KeyService.ListSigningKeys:input_type -> zonemint.v1.ListSigningKeysRequest
-	4,  // 18: zonemint.v1.KeyService.CreateKeyset:output_type -> zonemint.v1.CreateKeysetResponse
-	6,  // 19: zonemint.v1.KeyService.ListKeysets:output_type -> zonemint.v1.ListKeysetsResponse
-	8,  // 20: zonemint.v1.KeyService.ListSigningKeys:output_type -> zonemint.v1.ListSigningKeysResponse
-	18, // [18:21] is the sub-list for method output_type
-	15, // [15:18] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	33, // 2: zonemint.v1.Keyset.max_valid_for:type_name -> google.protobuf.Duration
+	33, // 3: zonemint.v1.Keyset.default_valid_for:type_name -> google.protobuf.Duration
+	33, // 4: zonemint.v1.Keyset.backdate:type_name -> google.protobuf.Duration
+	34, // 5: zonemint.v1.Keyset.created_at:type_name -> google.protobuf.Timestamp
+	33, // 6: zonemint.v1.Keyset.rotate_every:type_name -> google.protobuf.Duration
+	33, // 7: zonemint.v1.Keyset.publish_ahead:type_name -> google.protobuf.Duration
+	2,  // 8: zonemint.v1.CreateKeysetRequest.keyset:type_name -> zonemint.v1.Keyset
+	2,  // 9: zonemint.v1.CreateKeysetResponse.keyset:type_name -> zonemint.v1.Keyset
+	11, // 10: zonemint.v1.CreateKeysetResponse.signing_keys:type_name -> zonemint.v1.SigningKey
+	2,  // 11: zonemint.v1.UpdateKeysetRequest.keyset:type_name -> zonemint.v1.Keyset
+	35, // 12: zonemint.v1.UpdateKeysetRequest.update_mask:type_name -> google.protobuf.FieldMask
+	2,  // 13: zonemint.v1.UpdateKeysetResponse.keyset:type_name -> zonemint.v1.Keyset
+	2,  // 14: zonemint.v1.ListKeysetsResponse.keysets:type_name -> zonemint.v1.Keyset
+	11, // 15: zonemint.v1.ListSigningKeysResponse.signing_keys:type_name -> zonemint.v1.SigningKey
+	34, // 16: zonemint.v1.SigningKey.created_at:type_name -> google.protobuf.Timestamp
+	34, // 17: zonemint.v1.SigningKey.published_at:type_name -> google.protobuf.Timestamp
+	34, // 18: zonemint.v1.SigningKey.activated_at:type_name -> google.protobuf.Timestamp
+	34, // 19: zonemint.v1.SigningKey.last_expiry:type_name -> google.protobuf.Timestamp
+	34, // 20: zonemint.v1.SigningKey.activate_after:type_name -> google.protobuf.Timestamp
+	34, // 21: zonemint.v1.SigningKey.retired_at:type_name -> google.protobuf.Timestamp
+	34, // 22: zonemint.v1.SigningKey.removed_at:type_name -> google.protobuf.Timestamp
+	34, // 23: zonemint.v1.SigningKey.destroyed_at:type_name -> google.protobuf.Timestamp
+	34, // 24: zonemint.v1.SigningKey.trusted_until:type_name -> google.protobuf.Timestamp
+	34, // 25: zonemint.v1.PlannedStep.at:type_name -> google.protobuf.Timestamp
+	11, // 26: zonemint.v1.GetSigningKeyResponse.signing_key:type_name -> zonemint.v1.SigningKey
+	12, // 27: zonemint.v1.GetSigningKeyResponse.steps:type_name -> zonemint.v1.PlannedStep
+	15, // 28: zonemint.v1.GetSigningKeyResponse.acknowledgements:type_name -> zonemint.v1.Acknowledgement
+	34, // 29: zonemint.v1.Acknowledgement.at:type_name -> google.protobuf.Timestamp
+	12, // 30: zonemint.v1.RotateKeysetResponse.steps:type_name -> zonemint.v1.PlannedStep
+	11, // 31: zonemint.v1.RotateKeysetResponse.signing_keys:type_name -> zonemint.v1.SigningKey
+	12, // 32: zonemint.v1.ActivateSigningKeyResponse.steps:type_name -> zonemint.v1.PlannedStep
+	11, // 33: zonemint.v1.ActivateSigningKeyResponse.signing_key:type_name -> zonemint.v1.SigningKey
+	12, // 34: zonemint.v1.RetireSigningKeyResponse.steps:type_name -> zonemint.v1.PlannedStep
+	11, // 35: zonemint.v1.RetireSigningKeyResponse.signing_key:type_name -> zonemint.v1.SigningKey
+	12, // 36: zonemint.v1.DistrustSigningKeyResponse.steps:type_name -> zonemint.v1.PlannedStep
+	11, // 37: zonemint.v1.DistrustSigningKeyResponse.signing_key:type_name -> zonemint.v1.SigningKey
+	33, // 38: zonemint.v1.DistrustSigningKeyResponse.believed_for:type_name -> google.protobuf.Duration
+	12, // 39: zonemint.v1.DestroySigningKeyResponse.steps:type_name -> zonemint.v1.PlannedStep
+	11, // 40: zonemint.v1.DestroySigningKeyResponse.signing_key:type_name -> zonemint.v1.SigningKey
+	34, // 41: zonemint.v1.ImportPublicKeyRequest.trusted_until:type_name -> google.protobuf.Timestamp
+	11, // 42: zonemint.v1.ImportPublicKeyResponse.signing_key:type_name -> zonemint.v1.SigningKey
+	32, // 43: zonemint.v1.ReconcileSigningKeysResponse.unknown:type_name -> zonemint.v1.BackendKey
+	11, // 44: zonemint.v1.ReconcileSigningKeysResponse.missing:type_name -> zonemint.v1.SigningKey
+	34, // 45: zonemint.v1.BackendKey.created_at:type_name -> google.protobuf.Timestamp
+	3,  // 46: zonemint.v1.KeyService.CreateKeyset:input_type -> zonemint.v1.CreateKeysetRequest
+	5,  // 47: zonemint.v1.KeyService.UpdateKeyset:input_type -> zonemint.v1.UpdateKeysetRequest
+	7,  // 48: zonemint.v1.KeyService.ListKeysets:input_type -> zonemint.v1.ListKeysetsRequest
+	9,  // 49: zonemint.v1.KeyService.ListSigningKeys:input_type -> zonemint.v1.ListSigningKeysRequest
+	13, // 50: zonemint.v1.KeyService.GetSigningKey:input_type -> zonemint.v1.GetSigningKeyRequest
+	16, // 51: zonemint.v1.KeyService.RotateKeyset:input_type -> zonemint.v1.RotateKeysetRequest
+	18, // 52: zonemint.v1.KeyService.ActivateSigningKey:input_type -> zonemint.v1.ActivateSigningKeyRequest
+	20, // 53: zonemint.v1.KeyService.RetireSigningKey:input_type -> zonemint.v1.RetireSigningKeyRequest
+	22, // 54: zonemint.v1.KeyService.DistrustSigningKey:input_type -> zonemint.v1.DistrustSigningKeyRequest
+	24, // 55: zonemint.v1.KeyService.DestroySigningKey:input_type -> zonemint.v1.DestroySigningKeyRequest
+	26, // 56: zonemint.v1.KeyService.ImportPublicKey:input_type -> zonemint.v1.ImportPublicKeyRequest
+	28, // 57: zonemint.v1.KeyService.AcknowledgeKeys:input_type -> zonemint.v1.AcknowledgeKeysRequest
+	30, // 58: zonemint.v1.KeyService.ReconcileSigningKeys:input_type -> zonemint.v1.ReconcileSigningKeysRequest
+	4,  // 59: zonemint.v1.KeyService.CreateKeyset:output_type -> zonemint.v1.CreateKeysetResponse
+	6,  // 60: zonemint.v1.KeyService.UpdateKeyset:output_type -> zonemint.v1.UpdateKeysetResponse
+	8,  // 61: zonemint.v1.KeyService.ListKeysets:output_type -> zonemint.v1.ListKeysetsResponse
+	10, // 62: zonemint.v1.KeyService.ListSigningKeys:output_type -> zonemint.v1.ListSigningKeysResponse
+	14, // 63: zonemint.v1.KeyService.GetSigningKey:output_type -> zonemint.v1.GetSigningKeyResponse
+	17, // 64: zonemint.v1.KeyService.RotateKeyset:output_type -> zonemint.v1.RotateKeysetResponse
+	19, // 65: zonemint.v1.KeyService.ActivateSigningKey:output_type -> zonemint.v1.ActivateSigningKeyResponse
+	21, // 66: zonemint.v1.KeyService.RetireSigningKey:output_type -> zonemint.v1.RetireSigningKeyResponse
+	23, // 67: zonemint.v1.KeyService.DistrustSigningKey:output_type -> zonemint.v1.DistrustSigningKeyResponse
+	25, // 68: zonemint.v1.KeyService.DestroySigningKey:output_type -> zonemint.v1.DestroySigningKeyResponse
+	27, // 69: zonemint.v1.KeyService.ImportPublicKey:output_type -> zonemint.v1.ImportPublicKeyResponse
+	29, // 70: zonemint.v1.KeyService.AcknowledgeKeys:output_type -> zonemint.v1.AcknowledgeKeysResponse
+	31, // 71: zonemint.v1.KeyService.ReconcileSigningKeys:output_type -> zonemint.v1.ReconcileSigningKeysResponse
+	59, // [59:72] is the sub-list for method output_type
+	46, // [46:59] is the sub-list for method input_type
+	46, // [46:46] is the sub-list for extension type_name
+	46, // [46:46] is the sub-list for extension extendee
+	0,  // [0:46] is the sub-list for field type_name
 }
 
 func init() { file_zonemint_v1_key_proto_init() }
@@ -819,7 +2784,7 @@ func file_zonemint_v1_key_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_zonemint_v1_key_proto_rawDesc), len(file_zonemint_v1_key_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   8,
+			NumMessages:   31,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

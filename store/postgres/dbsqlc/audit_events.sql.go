@@ -41,11 +41,33 @@ func (q *Queries) InsertAuditEvent(ctx context.Context, arg InsertAuditEventPara
 }
 
 const listAuditEvents = `-- name: ListAuditEvents :many
-SELECT id, at, actor, action, target, detail, request_id FROM audit_events ORDER BY id
+SELECT id, at, actor, action, target, detail, request_id FROM audit_events
+WHERE id < $1 AND starts_with(action, $2)
+  AND (actor = $3 OR $3 = '')
+  AND (at >= $4::timestamptz OR $4::timestamptz IS NULL)
+  AND (at < $5::timestamptz OR $5::timestamptz IS NULL)
+ORDER BY id DESC LIMIT $6
 `
 
-func (q *Queries) ListAuditEvents(ctx context.Context) ([]AuditEvent, error) {
-	rows, err := q.db.Query(ctx, listAuditEvents)
+type ListAuditEventsParams struct {
+	BeforeID     uuid.UUID
+	ActionPrefix string
+	Actor        string
+	After        *time.Time
+	Before       *time.Time
+	MaxRows      int32
+}
+
+// IDs are of the moment, so that the page is read from the primary key's end.
+func (q *Queries) ListAuditEvents(ctx context.Context, arg ListAuditEventsParams) ([]AuditEvent, error) {
+	rows, err := q.db.Query(ctx, listAuditEvents,
+		arg.BeforeID,
+		arg.ActionPrefix,
+		arg.Actor,
+		arg.After,
+		arg.Before,
+		arg.MaxRows,
+	)
 	if err != nil {
 		return nil, err
 	}

@@ -24,19 +24,25 @@ func (q *Queries) BumpGeneration(ctx context.Context) (int64, error) {
 }
 
 const getInstallation = `-- name: GetInstallation :one
-SELECT id, generation, key_check FROM installation
+SELECT id, generation, key_check, incarnation FROM installation
 `
 
 type GetInstallationRow struct {
-	ID         uuid.UUID
-	Generation int64
-	KeyCheck   []byte
+	ID          uuid.UUID
+	Generation  int64
+	KeyCheck    []byte
+	Incarnation string
 }
 
 func (q *Queries) GetInstallation(ctx context.Context) (GetInstallationRow, error) {
 	row := q.db.QueryRow(ctx, getInstallation)
 	var i GetInstallationRow
-	err := row.Scan(&i.ID, &i.Generation, &i.KeyCheck)
+	err := row.Scan(
+		&i.ID,
+		&i.Generation,
+		&i.KeyCheck,
+		&i.Incarnation,
+	)
 	return i, err
 }
 
@@ -66,4 +72,21 @@ func (q *Queries) Now(ctx context.Context) (time.Time, error) {
 	var now time.Time
 	err := row.Scan(&now)
 	return now, err
+}
+
+const setIncarnation = `-- name: SetIncarnation :execrows
+UPDATE installation SET incarnation = $1 WHERE incarnation = $2
+`
+
+type SetIncarnationParams struct {
+	Incarnation string
+	Was         string
+}
+
+func (q *Queries) SetIncarnation(ctx context.Context, arg SetIncarnationParams) (int64, error) {
+	result, err := q.db.Exec(ctx, setIncarnation, arg.Incarnation, arg.Was)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
 }

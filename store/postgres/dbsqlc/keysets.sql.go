@@ -98,3 +98,63 @@ func (q *Queries) ListKeysets(ctx context.Context) ([]Keyset, error) {
 	}
 	return items, nil
 }
+
+const lockKeyset = `-- name: LockKeyset :one
+SELECT id, name, profile, algorithm, backend, distribution, policy, created_at, updated_at, version, mac
+FROM keysets WHERE id = $1 FOR NO KEY UPDATE
+`
+
+// Whoever changes the keys of a keyset in more than one row takes its turn here.
+func (q *Queries) LockKeyset(ctx context.Context, id uuid.UUID) (Keyset, error) {
+	row := q.db.QueryRow(ctx, lockKeyset, id)
+	var i Keyset
+	err := row.Scan(
+		&i.ID,
+		&i.Name,
+		&i.Profile,
+		&i.Algorithm,
+		&i.Backend,
+		&i.Distribution,
+		&i.Policy,
+		&i.CreatedAt,
+		&i.UpdatedAt,
+		&i.Version,
+		&i.Mac,
+	)
+	return i, err
+}
+
+const updateKeyset = `-- name: UpdateKeyset :execrows
+UPDATE keysets
+SET algorithm = $1, backend = $2, distribution = $3, policy = $4,
+    updated_at = $5, version = version + 1, mac = $6
+WHERE id = $7 AND version = $8
+`
+
+type UpdateKeysetParams struct {
+	Algorithm    string
+	Backend      string
+	Distribution string
+	Policy       string
+	UpdatedAt    time.Time
+	Mac          []byte
+	ID           uuid.UUID
+	WasVersion   int64
+}
+
+func (q *Queries) UpdateKeyset(ctx context.Context, arg UpdateKeysetParams) (int64, error) {
+	result, err := q.db.Exec(ctx, updateKeyset,
+		arg.Algorithm,
+		arg.Backend,
+		arg.Distribution,
+		arg.Policy,
+		arg.UpdatedAt,
+		arg.Mac,
+		arg.ID,
+		arg.WasVersion,
+	)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
+}

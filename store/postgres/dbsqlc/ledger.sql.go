@@ -23,8 +23,11 @@ WITH gate AS MATERIALIZED (
     ) g
 ), signing AS MATERIALIZED (
     SELECT k.id FROM signing_keys k
-    JOIN (SELECT unnest($1::uuid[]) AS id, unnest($3::timestamptz[]) AS expiry) w ON w.id = k.id
-    WHERE (SELECT passed FROM gate) >= 0 AND k.state = 'active' AND k.last_expiry >= w.expiry
+    JOIN (
+        SELECT unnest($1::uuid[]) AS id, unnest($3::timestamptz[]) AS expiry,
+               unnest($4::timestamptz[]) AS issued
+    ) w ON w.id = k.id
+    WHERE (SELECT passed FROM gate) >= 0 AND k.state = 'active' AND k.last_expiry >= w.expiry AND k.issue_barrier <= w.issued
     FOR SHARE OF k
 ), calling AS MATERIALIZED (
     SELECT t.id FROM api_tokens t
@@ -35,16 +38,16 @@ WITH gate AS MATERIALIZED (
        AND (SELECT count(*) FROM calling) = cardinality($2) AS ok
 ), recorded AS (
     INSERT INTO ledger (jti, keyset_id, serial, subject, scopes, issued_at, expires_at, caller, writer, batch)
-    SELECT r.jti, r.keyset_id, r.serial, r.subject, r.scopes, r.issued_at, r.expires_at, r.caller, $4::uuid, $5::bigint
+    SELECT r.jti, r.keyset_id, r.serial, r.subject, r.scopes, r.issued_at, r.expires_at, r.caller, $5::uuid, $6::bigint
     FROM (
-        SELECT unnest($6::uuid[]) AS jti, unnest($7::uuid[]) AS keyset_id, unnest($8::integer[]) AS serial,
-               unnest($9::text[]) AS subject, unnest($10::text[]) AS scopes,
-               unnest($11::timestamptz[]) AS issued_at, unnest($12::timestamptz[]) AS expires_at,
-               unnest($13::text[]) AS caller
+        SELECT unnest($7::uuid[]) AS jti, unnest($8::uuid[]) AS keyset_id, unnest($9::integer[]) AS serial,
+               unnest($10::text[]) AS subject, unnest($11::text[]) AS scopes,
+               unnest($12::timestamptz[]) AS issued_at, unnest($13::timestamptz[]) AS expires_at,
+               unnest($14::text[]) AS caller
     ) r WHERE (SELECT ok FROM verdict)
 ), link AS (
     INSERT INTO ledger_batches (writer, batch, row_count, first_jti, last_jti, hash, mac)
-    SELECT $4::uuid, $5::bigint, cardinality($6), $14::uuid, $15::uuid, $16::bytea, $17::bytea
+    SELECT $5::uuid, $6::bigint, cardinality($7), $15::uuid, $16::uuid, $17::bytea, $18::bytea
     WHERE (SELECT ok FROM verdict)
 )
 SELECT ARRAY (SELECT id FROM signing)::uuid[] AS signing, ARRAY (SELECT id FROM calling)::uuid[] AS calling
@@ -54,6 +57,7 @@ type AppendLedgerParams struct {
 	KeyIds      []uuid.UUID
 	CallerIds   []uuid.UUID
 	MaxExpiries []time.Time
+	MinIssueds  []time.Time
 	Writer      uuid.UUID
 	Batch       int64
 	Jtis        []uuid.UUID
@@ -77,7 +81,8 @@ type AppendLedgerRow struct {
 
 // Records a batch, all of it or nothing, in one statement and so in one round
 // trip. It is recorded only if every key in it may sign now, with its
-// last_expiry already raised, and every API token in it is still good. The
+// last_expiry already raised and no row from before its barrier, and every API
+// token in it is still good. The
 // shared row locks order it against a change of state: whichever commits first,
 // the other sees it.
 //
@@ -90,6 +95,7 @@ func (q *Queries) AppendLedger(ctx context.Context, arg AppendLedgerParams) (App
 		arg.KeyIds,
 		arg.CallerIds,
 		arg.MaxExpiries,
+		arg.MinIssueds,
 		arg.Writer,
 		arg.Batch,
 		arg.Jtis,
@@ -108,6 +114,50 @@ func (q *Queries) AppendLedger(ctx context.Context, arg AppendLedgerParams) (App
 	var i AppendLedgerRow
 	err := row.Scan(&i.Signing, &i.Calling)
 	return i, err
+}
+
+const closeGates = `-- name: CloseGates :exec
+SELECT count(pg_advisory_xact_lock(hashtextextended(g.id::text, 0)))
+FROM (
+    SELECT k.id FROM keysets k WHERE k.id = $1 OR $1 IS NULL ORDER BY k.id
+) g
+`
+
+// Lets no batch of the keyset, or with none of any, begin until the end of the
+// transaction, and waits for those that have begun. In the order in which batches
+// pass their gates.
+func (q *Queries) CloseGates(ctx context.Context, keysetID *uuid.UUID) error {
+	_, err := q.db.Exec(ctx, closeGates, keysetID)
+	return err
+}
+
+const countLiveTokens = `-- name: CountLiveTokens :many
+SELECT serial, count(*) AS tokens FROM ledger WHERE keyset_id = $1 AND expires_at > now() GROUP BY serial
+`
+
+type CountLiveTokensRow struct {
+	Serial int32
+	Tokens int64
+}
+
+func (q *Queries) CountLiveTokens(ctx context.Context, keysetID uuid.UUID) ([]CountLiveTokensRow, error) {
+	rows, err := q.db.Query(ctx, countLiveTokens, keysetID)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []CountLiveTokensRow
+	for rows.Next() {
+		var i CountLiveTokensRow
+		if err := rows.Scan(&i.Serial, &i.Tokens); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }
 
 const getIssuance = `-- name: GetIssuance :one
@@ -252,4 +302,21 @@ func (q *Queries) ListLedgerWriters(ctx context.Context) ([]uuid.UUID, error) {
 		return nil, err
 	}
 	return items, nil
+}
+
+const raiseIssueBarrier = `-- name: RaiseIssueBarrier :exec
+UPDATE signing_keys SET issue_barrier = greatest(issue_barrier, $1)
+WHERE state IN ('creating', 'published', 'active', 'retiring')
+  AND (keyset_id = $2 OR $2 IS NULL)
+`
+
+type RaiseIssueBarrierParams struct {
+	Barrier  time.Time
+	KeysetID *uuid.UUID
+}
+
+// Of every key that signs, or may later. Behind the gates.
+func (q *Queries) RaiseIssueBarrier(ctx context.Context, arg RaiseIssueBarrierParams) error {
+	_, err := q.db.Exec(ctx, raiseIssueBarrier, arg.Barrier, arg.KeysetID)
+	return err
 }

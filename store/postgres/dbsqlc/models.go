@@ -10,6 +10,15 @@ import (
 	"github.com/google/uuid"
 )
 
+type Acknowledgement struct {
+	KeysetID   uuid.UUID
+	Consumer   string
+	Kids       string
+	Generation int64
+	Caller     string
+	AckedAt    time.Time
+}
+
 type ApiToken struct {
 	ID           uuid.UUID
 	Name         string
@@ -64,6 +73,37 @@ type Ledger struct {
 	Batch     int64
 }
 
+type Replica struct {
+	ID            uuid.UUID
+	Name          string
+	Version       string
+	StartedAt     time.Time
+	LeaseUntil    time.Time
+	Generation    int64
+	ClockOffsetUs int64
+	LeaseUs       int64
+	CacheUs       int64
+	AckedAt       *time.Time
+}
+
+type Revocation struct {
+	KeysetID  uuid.UUID
+	Jti       string
+	Seq       int64
+	ExpiresAt time.Time
+	RevokedAt time.Time
+	LiftedAt  *time.Time
+	Reason    string
+	Caller    string
+}
+
+type RevocationFeed struct {
+	KeysetID uuid.UUID
+	Epoch    uuid.UUID
+	LastSeq  int64
+	Horizon  int64
+}
+
 type SigningKey struct {
 	ID            uuid.UUID
 	KeysetID      uuid.UUID
@@ -94,4 +134,5 @@ type SigningKey struct {
 	LeaseOwner    *uuid.UUID
 	LeaseFence    int64
 	LeaseUntil    *time.Time
+	IssueBarrier  time.Time
 }

@@ -24,10 +24,13 @@ func (q *Queries) ForgetReplicas(ctx context.Context) error {
 
 const heartbeat = `-- name: Heartbeat :one
 WITH beat AS (
-    INSERT INTO replicas (id, name, version, started_at, lease_until, generation, clock_offset_us)
-    VALUES ($1, $2, $3, now(), now() + make_interval(secs => $4::float8), $5, $6)
+    INSERT INTO replicas (id, name, version, started_at, lease_until, generation, clock_offset_us, lease_us, cache_us, acked_at)
+    VALUES ($1, $2, $3, now(), now() + make_interval(secs => $4::float8), $5, $6,
+            $7, $8, now())
     ON CONFLICT (id) DO UPDATE
-    SET lease_until = excluded.lease_until, generation = excluded.generation, clock_offset_us = excluded.clock_offset_us
+    SET lease_until = excluded.lease_until, generation = excluded.generation, clock_offset_us = excluded.clock_offset_us,
+        lease_us = excluded.lease_us, cache_us = excluded.cache_us,
+        acked_at = CASE WHEN replicas.generation = excluded.generation THEN replicas.acked_at ELSE excluded.acked_at END
 )
 SELECT clock_timestamp()::timestamptz AS now, generation FROM installation
 `
@@ -39,6 +42,8 @@ type HeartbeatParams struct {
 	Seconds       float64
 	Generation    int64
 	ClockOffsetUs int64
+	LeaseUs       int64
+	CacheUs       int64
 }
 
 type HeartbeatRow struct {
@@ -55,6 +60,8 @@ func (q *Queries) Heartbeat(ctx context.Context, arg HeartbeatParams) (Heartbeat
 		arg.Seconds,
 		arg.Generation,
 		arg.ClockOffsetUs,
+		arg.LeaseUs,
+		arg.CacheUs,
 	)
 	var i HeartbeatRow
 	err := row.Scan(&i.Now, &i.Generation)
@@ -62,10 +69,47 @@ func (q *Queries) Heartbeat(ctx context.Context, arg HeartbeatParams) (Heartbeat
 }
 
 const leave = `-- name: Leave :exec
-DELETE FROM replicas WHERE id = $1
+UPDATE replicas SET lease_until = now() - interval '1 microsecond' WHERE id = $1
 `
 
+// The row stays for a day: verifiers may go on using what the replica has served.
 func (q *Queries) Leave(ctx context.Context, id uuid.UUID) error {
 	_, err := q.db.Exec(ctx, leave, id)
 	return err
+}
+
+const listReplicas = `-- name: ListReplicas :many
+SELECT id, name, version, started_at, lease_until, generation, clock_offset_us, lease_us, cache_us, acked_at
+FROM replicas ORDER BY started_at, id
+`
+
+func (q *Queries) ListReplicas(ctx context.Context) ([]Replica, error) {
+	rows, err := q.db.Query(ctx, listReplicas)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []Replica
+	for rows.Next() {
+		var i Replica
+		if err := rows.Scan(
+			&i.ID,
+			&i.Name,
+			&i.Version,
+			&i.StartedAt,
+			&i.LeaseUntil,
+			&i.Generation,
+			&i.ClockOffsetUs,
+			&i.LeaseUs,
+			&i.CacheUs,
+			&i.AckedAt,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }

@@ -7,9 +7,78 @@ package dbsqlc
 
 import (
 	"context"
+	"time"
 
 	"github.com/google/uuid"
 )
+
+const advanceRevocationFeed = `-- name: AdvanceRevocationFeed :exec
+UPDATE revocation_feeds SET last_seq = $1 WHERE keyset_id = $2
+`
+
+type AdvanceRevocationFeedParams struct {
+	LastSeq  int64
+	KeysetID uuid.UUID
+}
+
+func (q *Queries) AdvanceRevocationFeed(ctx context.Context, arg AdvanceRevocationFeedParams) error {
+	_, err := q.db.Exec(ctx, advanceRevocationFeed, arg.LastSeq, arg.KeysetID)
+	return err
+}
+
+const advanceRevocationFeeds = `-- name: AdvanceRevocationFeeds :exec
+UPDATE revocation_feeds f
+SET last_seq = greatest(f.last_seq, (SELECT max(r.seq) FROM revocations r WHERE r.keyset_id = f.keyset_id))
+WHERE f.keyset_id = ANY ($1::uuid[])
+`
+
+// To the last of the rows that RevokeMatching has written, in feeds that are
+// locked: nobody else writes to them.
+func (q *Queries) AdvanceRevocationFeeds(ctx context.Context, keysetIds []uuid.UUID) error {
+	_, err := q.db.Exec(ctx, advanceRevocationFeeds, keysetIds)
+	return err
+}
+
+const getRevocation = `-- name: GetRevocation :one
+SELECT keyset_id, jti, seq, expires_at, revoked_at, lifted_at, reason, caller FROM revocations WHERE keyset_id = $1 AND jti = $2
+`
+
+type GetRevocationParams struct {
+	KeysetID uuid.UUID
+	Jti      string
+}
+
+func (q *Queries) GetRevocation(ctx context.Context, arg GetRevocationParams) (Revocation, error) {
+	row := q.db.QueryRow(ctx, getRevocation, arg.KeysetID, arg.Jti)
+	var i Revocation
+	err := row.Scan(
+		&i.KeysetID,
+		&i.Jti,
+		&i.Seq,
+		&i.ExpiresAt,
+		&i.RevokedAt,
+		&i.LiftedAt,
+		&i.Reason,
+		&i.Caller,
+	)
+	return i, err
+}
+
+const getRevocationFeed = `-- name: GetRevocationFeed :one
+SELECT keyset_id, epoch, last_seq, horizon FROM revocation_feeds WHERE keyset_id = $1
+`
+
+func (q *Queries) GetRevocationFeed(ctx context.Context, keysetID uuid.UUID) (RevocationFeed, error) {
+	row := q.db.QueryRow(ctx, getRevocationFeed, keysetID)
+	var i RevocationFeed
+	err := row.Scan(
+		&i.KeysetID,
+		&i.Epoch,
+		&i.LastSeq,
+		&i.Horizon,
+	)
+	return i, err
+}
 
 const isRevoked = `-- name: IsRevoked :one
 SELECT EXISTS (
@@ -27,4 +96,282 @@ func (q *Queries) IsRevoked(ctx context.Context, arg IsRevokedParams) (bool, err
 	var revoked bool
 	err := row.Scan(&revoked)
 	return revoked, err
+}
+
+const liftRevocation = `-- name: LiftRevocation :execrows
+UPDATE revocations SET seq = $1, lifted_at = $2 WHERE keyset_id = $3 AND jti = $4
+`
+
+type LiftRevocationParams struct {
+	Seq      int64
+	LiftedAt *time.Time
+	KeysetID uuid.UUID
+	Jti      string
+}
+
+func (q *Queries) LiftRevocation(ctx context.Context, arg LiftRevocationParams) (int64, error) {
+	result, err := q.db.Exec(ctx, liftRevocation,
+		arg.Seq,
+		arg.LiftedAt,
+		arg.KeysetID,
+		arg.Jti,
+	)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
+}
+
+const listRevocationFeeds = `-- name: ListRevocationFeeds :many
+SELECT keyset_id, epoch, last_seq, horizon FROM revocation_feeds ORDER BY keyset_id
+`
+
+func (q *Queries) ListRevocationFeeds(ctx context.Context) ([]RevocationFeed, error) {
+	rows, err := q.db.Query(ctx, listRevocationFeeds)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []RevocationFeed
+	for rows.Next() {
+		var i RevocationFeed
+		if err := rows.Scan(
+			&i.KeysetID,
+			&i.Epoch,
+			&i.LastSeq,
+			&i.Horizon,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const listRevocationsAfter = `-- name: ListRevocationsAfter :many
+SELECT keyset_id, jti, seq, expires_at, revoked_at, lifted_at, reason, caller FROM revocations
+WHERE keyset_id = $1 AND seq > $2 AND expires_at > now() AND (lifted_at IS NULL OR $3::boolean)
+ORDER BY seq LIMIT $4
+`
+
+type ListRevocationsAfterParams struct {
+	KeysetID uuid.UUID
+	AfterSeq int64
+	Lifted   bool
+	MaxRows  int32
+}
+
+func (q *Queries) ListRevocationsAfter(ctx context.Context, arg ListRevocationsAfterParams) ([]Revocation, error) {
+	rows, err := q.db.Query(ctx, listRevocationsAfter,
+		arg.KeysetID,
+		arg.AfterSeq,
+		arg.Lifted,
+		arg.MaxRows,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []Revocation
+	for rows.Next() {
+		var i Revocation
+		if err := rows.Scan(
+			&i.KeysetID,
+			&i.Jti,
+			&i.Seq,
+			&i.ExpiresAt,
+			&i.RevokedAt,
+			&i.LiftedAt,
+			&i.Reason,
+			&i.Caller,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const listRevocationsByJti = `-- name: ListRevocationsByJti :many
+SELECT keyset_id, jti, seq, expires_at, revoked_at, lifted_at, reason, caller FROM revocations WHERE keyset_id = $1 AND jti = ANY ($2::text[])
+`
+
+type ListRevocationsByJtiParams struct {
+	KeysetID uuid.UUID
+	Jtis     []string
+}
+
+func (q *Queries) ListRevocationsByJti(ctx context.Context, arg ListRevocationsByJtiParams) ([]Revocation, error) {
+	rows, err := q.db.Query(ctx, listRevocationsByJti, arg.KeysetID, arg.Jtis)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []Revocation
+	for rows.Next() {
+		var i Revocation
+		if err := rows.Scan(
+			&i.KeysetID,
+			&i.Jti,
+			&i.Seq,
+			&i.ExpiresAt,
+			&i.RevokedAt,
+			&i.LiftedAt,
+			&i.Reason,
+			&i.Caller,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const lockRevocationFeed = `-- name: LockRevocationFeed :one
+SELECT keyset_id, epoch, last_seq, horizon FROM revocation_feeds WHERE keyset_id = $1 FOR NO KEY UPDATE
+`
+
+func (q *Queries) LockRevocationFeed(ctx context.Context, keysetID uuid.UUID) (RevocationFeed, error) {
+	row := q.db.QueryRow(ctx, lockRevocationFeed, keysetID)
+	var i RevocationFeed
+	err := row.Scan(
+		&i.KeysetID,
+		&i.Epoch,
+		&i.LastSeq,
+		&i.Horizon,
+	)
+	return i, err
+}
+
+const lockRevocationFeeds = `-- name: LockRevocationFeeds :many
+SELECT keyset_id, epoch, last_seq, horizon FROM revocation_feeds ORDER BY keyset_id FOR NO KEY UPDATE
+`
+
+// In one order, so that two who lock them all do not wait for each other.
+func (q *Queries) LockRevocationFeeds(ctx context.Context) ([]RevocationFeed, error) {
+	rows, err := q.db.Query(ctx, lockRevocationFeeds)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []RevocationFeed
+	for rows.Next() {
+		var i RevocationFeed
+		if err := rows.Scan(
+			&i.KeysetID,
+			&i.Epoch,
+			&i.LastSeq,
+			&i.Horizon,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const pruneRevocations = `-- name: PruneRevocations :one
+WITH gone AS (
+    DELETE FROM revocations d WHERE d.keyset_id = $1 AND d.jti IN (
+        SELECT r.jti FROM revocations r WHERE r.keyset_id = $1 AND r.expires_at < $2 LIMIT $3
+    )
+    RETURNING d.seq
+)
+SELECT count(*) AS rows, coalesce(max(seq), 0)::bigint AS last FROM gone
+`
+
+type PruneRevocationsParams struct {
+	KeysetID      uuid.UUID
+	ExpiredBefore time.Time
+	MaxRows       int32
+}
+
+type PruneRevocationsRow struct {
+	Rows int64
+	Last int64
+}
+
+// Of a feed that is locked.
+func (q *Queries) PruneRevocations(ctx context.Context, arg PruneRevocationsParams) (PruneRevocationsRow, error) {
+	row := q.db.QueryRow(ctx, pruneRevocations, arg.KeysetID, arg.ExpiredBefore, arg.MaxRows)
+	var i PruneRevocationsRow
+	err := row.Scan(&i.Rows, &i.Last)
+	return i, err
+}
+
+const putRevocations = `-- name: PutRevocations :exec
+INSERT INTO revocations (keyset_id, jti, seq, expires_at, revoked_at, reason, caller)
+SELECT $1::uuid, r.jti, r.seq, r.expires_at, r.revoked_at, r.reason, r.caller
+FROM (
+    SELECT unnest($2::text[]) AS jti, unnest($3::bigint[]) AS seq, unnest($4::timestamptz[]) AS expires_at,
+           unnest($5::timestamptz[]) AS revoked_at, unnest($6::text[]) AS reason,
+           unnest($7::text[]) AS caller
+) r
+ON CONFLICT (keyset_id, jti) DO UPDATE
+SET seq = excluded.seq, expires_at = excluded.expires_at, revoked_at = excluded.revoked_at, lifted_at = NULL,
+    reason = excluded.reason, caller = excluded.caller
+`
+
+type PutRevocationsParams struct {
+	KeysetID   uuid.UUID
+	Jtis       []string
+	Seqs       []int64
+	ExpiresAts []time.Time
+	RevokedAts []time.Time
+	Reasons    []string
+	Callers    []string
+}
+
+func (q *Queries) PutRevocations(ctx context.Context, arg PutRevocationsParams) error {
+	_, err := q.db.Exec(ctx, putRevocations,
+		arg.KeysetID,
+		arg.Jtis,
+		arg.Seqs,
+		arg.ExpiresAts,
+		arg.RevokedAts,
+		arg.Reasons,
+		arg.Callers,
+	)
+	return err
+}
+
+const raiseFeedHorizon = `-- name: RaiseFeedHorizon :exec
+UPDATE revocation_feeds f
+SET horizon = greatest(f.horizon, least($1::bigint,
+    (SELECT min(r.seq) - 1 FROM revocations r WHERE r.keyset_id = f.keyset_id)))
+WHERE f.keyset_id = $2
+`
+
+type RaiseFeedHorizonParams struct {
+	Gone     int64
+	KeysetID uuid.UUID
+}
+
+// To the last row that was deleted, but not past one that is left: a reader that
+// has begun anew would find itself below the horizon until it has read that far.
+func (q *Queries) RaiseFeedHorizon(ctx context.Context, arg RaiseFeedHorizonParams) error {
+	_, err := q.db.Exec(ctx, raiseFeedHorizon, arg.Gone, arg.KeysetID)
+	return err
+}
+
+const renewRevocationFeeds = `-- name: RenewRevocationFeeds :exec
+UPDATE revocation_feeds SET epoch = gen_random_uuid()
+`
+
+// Begins a new epoch of every feed.
+func (q *Queries) RenewRevocationFeeds(ctx context.Context) error {
+	_, err := q.db.Exec(ctx, renewRevocationFeeds)
+	return err
 }

@@ -59,23 +59,98 @@ func (q *Queries) GetLastExpiry(ctx context.Context, id uuid.UUID) (time.Time, e
 	return last_expiry, err
 }
 
+const getSeries = `-- name: GetSeries :one
+SELECT coalesce(max(serial), 0)::integer AS last_serial, coalesce(bool_or(activated_at IS NOT NULL), false)::boolean AS has_signed
+FROM signing_keys WHERE keyset_id = $1
+`
+
+type GetSeriesRow struct {
+	LastSerial int32
+	HasSigned  bool
+}
+
+func (q *Queries) GetSeries(ctx context.Context, keysetID uuid.UUID) (GetSeriesRow, error) {
+	row := q.db.QueryRow(ctx, getSeries, keysetID)
+	var i GetSeriesRow
+	err := row.Scan(&i.LastSerial, &i.HasSigned)
+	return i, err
+}
+
+const getSigningKey = `-- name: GetSigningKey :one
+SELECT id, keyset_id, serial, role, state, algorithm, backend, label, ref, kid, thumbprint, public_key, imported, trusted_until, attestation, reason, created_at, published_at, activate_after, activated_at, retired_at, removed_at, destroyed_at, version, mac, last_expiry, lease_owner, lease_fence, lease_until, issue_barrier FROM signing_keys WHERE keyset_id = $1 AND serial = $2
+`
+
+type GetSigningKeyParams struct {
+	KeysetID uuid.UUID
+	Serial   int32
+}
+
+func (q *Queries) GetSigningKey(ctx context.Context, arg GetSigningKeyParams) (SigningKey, error) {
+	row := q.db.QueryRow(ctx, getSigningKey, arg.KeysetID, arg.Serial)
+	var i SigningKey
+	err := row.Scan(
+		&i.ID,
+		&i.KeysetID,
+		&i.Serial,
+		&i.Role,
+		&i.State,
+		&i.Algorithm,
+		&i.Backend,
+		&i.Label,
+		&i.Ref,
+		&i.Kid,
+		&i.Thumbprint,
+		&i.PublicKey,
+		&i.Imported,
+		&i.TrustedUntil,
+		&i.Attestation,
+		&i.Reason,
+		&i.CreatedAt,
+		&i.PublishedAt,
+		&i.ActivateAfter,
+		&i.ActivatedAt,
+		&i.RetiredAt,
+		&i.RemovedAt,
+		&i.DestroyedAt,
+		&i.Version,
+		&i.Mac,
+		&i.LastExpiry,
+		&i.LeaseOwner,
+		&i.LeaseFence,
+		&i.LeaseUntil,
+		&i.IssueBarrier,
+	)
+	return i, err
+}
+
 const insertSigningKey = `-- name: InsertSigningKey :exec
-INSERT INTO signing_keys (id, keyset_id, serial, role, state, algorithm, backend, label, created_at, version, mac)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+INSERT INTO signing_keys (id, keyset_id, serial, role, state, algorithm, backend, label, kid, thumbprint, public_key,
+                          imported, trusted_until, reason, created_at, published_at, activate_after, retired_at, version, mac)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11,
+        $12, $13, $14, $15, $16, $17, $18, $19, $20)
 `
 
 type InsertSigningKeyParams struct {
-	ID        uuid.UUID
-	KeysetID  uuid.UUID
-	Serial    int32
-	Role      string
-	State     string
-	Algorithm string
-	Backend   string
-	Label     string
-	CreatedAt time.Time
-	Version   int64
-	Mac       []byte
+	ID            uuid.UUID
+	KeysetID      uuid.UUID
+	Serial        int32
+	Role          string
+	State         string
+	Algorithm     string
+	Backend       string
+	Label         string
+	Kid           *string
+	Thumbprint    *string
+	PublicKey     []byte
+	Imported      bool
+	TrustedUntil  *time.Time
+	Reason        string
+	CreatedAt     time.Time
+	PublishedAt   *time.Time
+	ActivateAfter *time.Time
+	RetiredAt     *time.Time
+	Version       int64
+	Mac           []byte
 }
 
 func (q *Queries) InsertSigningKey(ctx context.Context, arg InsertSigningKeyParams) error {
@@ -88,15 +163,82 @@ func (q *Queries) InsertSigningKey(ctx context.Context, arg InsertSigningKeyPara
 		arg.Algorithm,
 		arg.Backend,
 		arg.Label,
+		arg.Kid,
+		arg.Thumbprint,
+		arg.PublicKey,
+		arg.Imported,
+		arg.TrustedUntil,
+		arg.Reason,
 		arg.CreatedAt,
+		arg.PublishedAt,
+		arg.ActivateAfter,
+		arg.RetiredAt,
 		arg.Version,
 		arg.Mac,
 	)
 	return err
 }
 
+const listKeysOf = `-- name: ListKeysOf :many
+SELECT id, keyset_id, serial, role, state, algorithm, backend, label, ref, kid, thumbprint, public_key, imported, trusted_until, attestation, reason, created_at, published_at, activate_after, activated_at, retired_at, removed_at, destroyed_at, version, mac, last_expiry, lease_owner, lease_fence, lease_until, issue_barrier FROM signing_keys
+WHERE keyset_id = $1 AND state IN ('creating', 'published', 'active', 'retiring')
+ORDER BY serial
+`
+
+// The live keys of one keyset, as ListLiveSigningKeys has them.
+func (q *Queries) ListKeysOf(ctx context.Context, keysetID uuid.UUID) ([]SigningKey, error) {
+	rows, err := q.db.Query(ctx, listKeysOf, keysetID)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []SigningKey
+	for rows.Next() {
+		var i SigningKey
+		if err := rows.Scan(
+			&i.ID,
+			&i.KeysetID,
+			&i.Serial,
+			&i.Role,
+			&i.State,
+			&i.Algorithm,
+			&i.Backend,
+			&i.Label,
+			&i.Ref,
+			&i.Kid,
+			&i.Thumbprint,
+			&i.PublicKey,
+			&i.Imported,
+			&i.TrustedUntil,
+			&i.Attestation,
+			&i.Reason,
+			&i.CreatedAt,
+			&i.PublishedAt,
+			&i.ActivateAfter,
+			&i.ActivatedAt,
+			&i.RetiredAt,
+			&i.RemovedAt,
+			&i.DestroyedAt,
+			&i.Version,
+			&i.Mac,
+			&i.LastExpiry,
+			&i.LeaseOwner,
+			&i.LeaseFence,
+			&i.LeaseUntil,
+			&i.IssueBarrier,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const listLiveSigningKeys = `-- name: ListLiveSigningKeys :many
-SELECT id, keyset_id, serial, role, state, algorithm, backend, label, ref, kid, thumbprint, public_key, imported, trusted_until, attestation, reason, created_at, published_at, activate_after, activated_at, retired_at, removed_at, destroyed_at, version, mac, last_expiry, lease_owner, lease_fence, lease_until FROM signing_keys
+SELECT id, keyset_id, serial, role, state, algorithm, backend, label, ref, kid, thumbprint, public_key, imported, trusted_until, attestation, reason, created_at, published_at, activate_after, activated_at, retired_at, removed_at, destroyed_at, version, mac, last_expiry, lease_owner, lease_fence, lease_until, issue_barrier FROM signing_keys
 WHERE state IN ('creating', 'published', 'active', 'retiring')
 ORDER BY keyset_id, serial
 `
@@ -141,6 +283,7 @@ func (q *Queries) ListLiveSigningKeys(ctx context.Context) ([]SigningKey, error)
 			&i.LeaseOwner,
 			&i.LeaseFence,
 			&i.LeaseUntil,
+			&i.IssueBarrier,
 		); err != nil {
 			return nil, err
 		}
@@ -152,8 +295,41 @@ func (q *Queries) ListLiveSigningKeys(ctx context.Context) ([]SigningKey, error)
 	return items, nil
 }
 
+const listSeries = `-- name: ListSeries :many
+SELECT keyset_id, max(serial)::integer AS last_serial, bool_or(activated_at IS NOT NULL)::boolean AS has_signed
+FROM signing_keys GROUP BY keyset_id
+`
+
+type ListSeriesRow struct {
+	KeysetID   uuid.UUID
+	LastSerial int32
+	HasSigned  bool
+}
+
+// How far each keyset has come: its last serial, and whether any key has ever
+// signed.
+func (q *Queries) ListSeries(ctx context.Context) ([]ListSeriesRow, error) {
+	rows, err := q.db.Query(ctx, listSeries)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []ListSeriesRow
+	for rows.Next() {
+		var i ListSeriesRow
+		if err := rows.Scan(&i.KeysetID, &i.LastSerial, &i.HasSigned); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const listSigningKeysOfKeyset = `-- name: ListSigningKeysOfKeyset :many
-SELECT id, keyset_id, serial, role, state, algorithm, backend, label, ref, kid, thumbprint, public_key, imported, trusted_until, attestation, reason, created_at, published_at, activate_after, activated_at, retired_at, removed_at, destroyed_at, version, mac, last_expiry, lease_owner, lease_fence, lease_until FROM signing_keys WHERE keyset_id = $1 ORDER BY serial
+SELECT id, keyset_id, serial, role, state, algorithm, backend, label, ref, kid, thumbprint, public_key, imported, trusted_until, attestation, reason, created_at, published_at, activate_after, activated_at, retired_at, removed_at, destroyed_at, version, mac, last_expiry, lease_owner, lease_fence, lease_until, issue_barrier FROM signing_keys WHERE keyset_id = $1 ORDER BY serial
 `
 
 func (q *Queries) ListSigningKeysOfKeyset(ctx context.Context, keysetID uuid.UUID) ([]SigningKey, error) {
@@ -195,6 +371,7 @@ func (q *Queries) ListSigningKeysOfKeyset(ctx context.Context, keysetID uuid.UUI
 			&i.LeaseOwner,
 			&i.LeaseFence,
 			&i.LeaseUntil,
+			&i.IssueBarrier,
 		); err != nil {
 			return nil, err
 		}
@@ -207,7 +384,7 @@ func (q *Queries) ListSigningKeysOfKeyset(ctx context.Context, keysetID uuid.UUI
 }
 
 const lockSigningKey = `-- name: LockSigningKey :one
-SELECT id, keyset_id, serial, role, state, algorithm, backend, label, ref, kid, thumbprint, public_key, imported, trusted_until, attestation, reason, created_at, published_at, activate_after, activated_at, retired_at, removed_at, destroyed_at, version, mac, last_expiry, lease_owner, lease_fence, lease_until FROM signing_keys WHERE id = $1 FOR NO KEY UPDATE
+SELECT id, keyset_id, serial, role, state, algorithm, backend, label, ref, kid, thumbprint, public_key, imported, trusted_until, attestation, reason, created_at, published_at, activate_after, activated_at, retired_at, removed_at, destroyed_at, version, mac, last_expiry, lease_owner, lease_fence, lease_until, issue_barrier FROM signing_keys WHERE id = $1 FOR NO KEY UPDATE
 `
 
 func (q *Queries) LockSigningKey(ctx context.Context, id uuid.UUID) (SigningKey, error) {
@@ -243,6 +420,7 @@ func (q *Queries) LockSigningKey(ctx context.Context, id uuid.UUID) (SigningKey,
 		&i.LeaseOwner,
 		&i.LeaseFence,
 		&i.LeaseUntil,
+		&i.IssueBarrier,
 	)
 	return i, err
 }
@@ -270,8 +448,9 @@ const updateSigningKey = `-- name: UpdateSigningKey :execrows
 UPDATE signing_keys
 SET state = $1, ref = $2, kid = $3, thumbprint = $4, public_key = $5, reason = $6,
     published_at = $7, activate_after = $8, activated_at = $9,
-    retired_at = $10, removed_at = $11, version = version + 1, mac = $12
-WHERE id = $13 AND state = $14 AND version = $15 AND ($16::bigint = 0 OR lease_fence = $16)
+    retired_at = $10, removed_at = $11, destroyed_at = $12, attestation = $13,
+    version = version + 1, mac = $14
+WHERE id = $15 AND state = $16 AND version = $17 AND ($18::bigint = 0 OR lease_fence = $18)
 `
 
 type UpdateSigningKeyParams struct {
@@ -286,6 +465,8 @@ type UpdateSigningKeyParams struct {
 	ActivatedAt   *time.Time
 	RetiredAt     *time.Time
 	RemovedAt     *time.Time
+	DestroyedAt   *time.Time
+	Attestation   []byte
 	Mac           []byte
 	ID            uuid.UUID
 	WasState      string
@@ -308,6 +489,8 @@ func (q *Queries) UpdateSigningKey(ctx context.Context, arg UpdateSigningKeyPara
 		arg.ActivatedAt,
 		arg.RetiredAt,
 		arg.RemovedAt,
+		arg.DestroyedAt,
+		arg.Attestation,
 		arg.Mac,
 		arg.ID,
 		arg.WasState,

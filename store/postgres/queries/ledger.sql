@@ -1,7 +1,8 @@
 -- name: AppendLedger :one
 -- Records a batch, all of it or nothing, in one statement and so in one round
 -- trip. It is recorded only if every key in it may sign now, with its
--- last_expiry already raised, and every API token in it is still good. The
+-- last_expiry already raised and no row from before its barrier, and every API
+-- token in it is still good. The
 -- shared row locks order it against a change of state: whichever commits first,
 -- the other sees it.
 --
@@ -19,8 +20,11 @@ WITH gate AS MATERIALIZED (
     ) g
 ), signing AS MATERIALIZED (
     SELECT k.id FROM signing_keys k
-    JOIN (SELECT unnest(@key_ids::uuid[]) AS id, unnest(@max_expiries::timestamptz[]) AS expiry) w ON w.id = k.id
-    WHERE (SELECT passed FROM gate) >= 0 AND k.state = 'active' AND k.last_expiry >= w.expiry
+    JOIN (
+        SELECT unnest(@key_ids::uuid[]) AS id, unnest(@max_expiries::timestamptz[]) AS expiry,
+               unnest(@min_issueds::timestamptz[]) AS issued
+    ) w ON w.id = k.id
+    WHERE (SELECT passed FROM gate) >= 0 AND k.state = 'active' AND k.last_expiry >= w.expiry AND k.issue_barrier <= w.issued
     FOR SHARE OF k
 ), calling AS MATERIALIZED (
     SELECT t.id FROM api_tokens t
@@ -44,6 +48,24 @@ WITH gate AS MATERIALIZED (
     WHERE (SELECT ok FROM verdict)
 )
 SELECT ARRAY (SELECT id FROM signing)::uuid[] AS signing, ARRAY (SELECT id FROM calling)::uuid[] AS calling;
+
+-- name: CloseGates :exec
+-- Lets no batch of the keyset, or with none of any, begin until the end of the
+-- transaction, and waits for those that have begun. In the order in which batches
+-- pass their gates.
+SELECT count(pg_advisory_xact_lock(hashtextextended(g.id::text, 0)))
+FROM (
+    SELECT k.id FROM keysets k WHERE k.id = sqlc.narg(keyset_id) OR sqlc.narg(keyset_id) IS NULL ORDER BY k.id
+) g;
+
+-- name: RaiseIssueBarrier :exec
+-- Of every key that signs, or may later. Behind the gates.
+UPDATE signing_keys SET issue_barrier = greatest(issue_barrier, @barrier)
+WHERE state IN ('creating', 'published', 'active', 'retiring')
+  AND (keyset_id = sqlc.narg(keyset_id) OR sqlc.narg(keyset_id) IS NULL);
+
+-- name: CountLiveTokens :many
+SELECT serial, count(*) AS tokens FROM ledger WHERE keyset_id = @keyset_id AND expires_at > now() GROUP BY serial;
 
 -- name: GetIssuance :one
 SELECT jti, keyset_id, serial, subject, scopes, issued_at, expires_at, caller, writer, batch

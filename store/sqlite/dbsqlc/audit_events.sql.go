@@ -38,11 +38,31 @@ func (q *Queries) InsertAuditEvent(ctx context.Context, arg InsertAuditEventPara
 }
 
 const listAuditEvents = `-- name: ListAuditEvents :many
-SELECT id, at, actor, action, target, detail, request_id FROM audit_events ORDER BY id
+SELECT id, at, actor, action, target, detail, request_id FROM audit_events
+WHERE id < ?1 AND substr(action, 1, length(CAST(?2 AS text))) = CAST(?2 AS text)
+  AND (actor = ?3 OR ?3 = '')
+  AND at >= ?4 AND at < ?5
+ORDER BY id DESC LIMIT ?6
 `
 
-func (q *Queries) ListAuditEvents(ctx context.Context) ([]AuditEvent, error) {
-	rows, err := q.db.QueryContext(ctx, listAuditEvents)
+type ListAuditEventsParams struct {
+	BeforeID     string
+	ActionPrefix string
+	Actor        string
+	After        int64
+	Before       int64
+	MaxRows      int64
+}
+
+func (q *Queries) ListAuditEvents(ctx context.Context, arg ListAuditEventsParams) ([]AuditEvent, error) {
+	rows, err := q.db.QueryContext(ctx, listAuditEvents,
+		arg.BeforeID,
+		arg.ActionPrefix,
+		arg.Actor,
+		arg.After,
+		arg.Before,
+		arg.MaxRows,
+	)
 	if err != nil {
 		return nil, err
 	}

@@ -21,19 +21,25 @@ func (q *Queries) BumpGeneration(ctx context.Context) (int64, error) {
 }
 
 const getInstallation = `-- name: GetInstallation :one
-SELECT id, generation, key_check FROM installation
+SELECT id, generation, key_check, incarnation FROM installation
 `
 
 type GetInstallationRow struct {
-	ID         string
-	Generation int64
-	KeyCheck   []byte
+	ID          string
+	Generation  int64
+	KeyCheck    []byte
+	Incarnation string
 }
 
 func (q *Queries) GetInstallation(ctx context.Context) (GetInstallationRow, error) {
 	row := q.db.QueryRowContext(ctx, getInstallation)
 	var i GetInstallationRow
-	err := row.Scan(&i.ID, &i.Generation, &i.KeyCheck)
+	err := row.Scan(
+		&i.ID,
+		&i.Generation,
+		&i.KeyCheck,
+		&i.Incarnation,
+	)
 	return i, err
 }
 
@@ -51,4 +57,21 @@ type InsertInstallationParams struct {
 func (q *Queries) InsertInstallation(ctx context.Context, arg InsertInstallationParams) error {
 	_, err := q.db.ExecContext(ctx, insertInstallation, arg.ID, arg.KeyCheck, arg.CreatedAt)
 	return err
+}
+
+const setIncarnation = `-- name: SetIncarnation :execrows
+UPDATE installation SET incarnation = ?1 WHERE incarnation = ?2
+`
+
+type SetIncarnationParams struct {
+	Incarnation string
+	Was         string
+}
+
+func (q *Queries) SetIncarnation(ctx context.Context, arg SetIncarnationParams) (int64, error) {
+	result, err := q.db.ExecContext(ctx, setIncarnation, arg.Incarnation, arg.Was)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected()
 }

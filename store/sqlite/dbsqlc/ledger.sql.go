@@ -9,6 +9,43 @@ import (
 	"context"
 )
 
+const countLiveTokens = `-- name: CountLiveTokens :many
+SELECT serial, count(*) AS tokens FROM ledger WHERE keyset_id = ?1 AND expires_at > ?2 GROUP BY serial
+`
+
+type CountLiveTokensParams struct {
+	KeysetID string
+	Now      int64
+}
+
+type CountLiveTokensRow struct {
+	Serial int64
+	Tokens int64
+}
+
+func (q *Queries) CountLiveTokens(ctx context.Context, arg CountLiveTokensParams) ([]CountLiveTokensRow, error) {
+	rows, err := q.db.QueryContext(ctx, countLiveTokens, arg.KeysetID, arg.Now)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []CountLiveTokensRow
+	for rows.Next() {
+		var i CountLiveTokensRow
+		if err := rows.Scan(&i.Serial, &i.Tokens); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const getIssuance = `-- name: GetIssuance :one
 SELECT jti, keyset_id, serial, subject, scopes, issued_at, expires_at, caller, writer, batch
 FROM ledger WHERE jti = ?1
@@ -230,11 +267,18 @@ func (q *Queries) MayCall(ctx context.Context, arg MayCallParams) (bool, error) 
 }
 
 const maySign = `-- name: MaySign :one
-SELECT EXISTS (SELECT 1 FROM signing_keys WHERE id = ?1 AND state = 'active') AS may
+SELECT EXISTS (
+    SELECT 1 FROM signing_keys WHERE id = ?1 AND state = 'active' AND issue_barrier <= ?2
+) AS may
 `
 
-func (q *Queries) MaySign(ctx context.Context, id string) (bool, error) {
-	row := q.db.QueryRowContext(ctx, maySign, id)
+type MaySignParams struct {
+	ID        string
+	MinIssued int64
+}
+
+func (q *Queries) MaySign(ctx context.Context, arg MaySignParams) (bool, error) {
+	row := q.db.QueryRowContext(ctx, maySign, arg.ID, arg.MinIssued)
 	var may bool
 	err := row.Scan(&may)
 	return may, err
@@ -262,4 +306,21 @@ func (q *Queries) PruneLedger(ctx context.Context, arg PruneLedgerParams) (int64
 		return 0, err
 	}
 	return result.RowsAffected()
+}
+
+const raiseIssueBarrier = `-- name: RaiseIssueBarrier :exec
+UPDATE signing_keys SET issue_barrier = max(issue_barrier, CAST(?1 AS integer))
+WHERE state IN ('creating', 'published', 'active', 'retiring')
+  AND (keyset_id = ?2 OR ?2 = '')
+`
+
+type RaiseIssueBarrierParams struct {
+	Barrier  int64
+	KeysetID string
+}
+
+// Of every key that signs, or may later.
+func (q *Queries) RaiseIssueBarrier(ctx context.Context, arg RaiseIssueBarrierParams) error {
+	_, err := q.db.ExecContext(ctx, raiseIssueBarrier, arg.Barrier, arg.KeysetID)
+	return err
 }

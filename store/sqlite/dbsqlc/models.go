@@ -4,6 +4,15 @@
 
 package dbsqlc
 
+type Acknowledgement struct {
+	KeysetID   string
+	Consumer   string
+	Kids       string
+	Generation int64
+	Caller     string
+	AckedAt    int64
+}
+
 type ApiToken struct {
 	ID           string
 	Name         string
@@ -58,6 +67,37 @@ type Ledger struct {
 	Batch     int64
 }
 
+type Replica struct {
+	ID            string
+	Name          string
+	Version       string
+	StartedAt     int64
+	LeaseUntil    int64
+	Generation    int64
+	ClockOffsetUs int64
+	LeaseUs       int64
+	CacheUs       int64
+	AckedAt       *int64
+}
+
+type Revocation struct {
+	KeysetID  string
+	Jti       string
+	Seq       int64
+	ExpiresAt int64
+	RevokedAt int64
+	LiftedAt  *int64
+	Reason    string
+	Caller    string
+}
+
+type RevocationFeed struct {
+	KeysetID string
+	Epoch    string
+	LastSeq  int64
+	Horizon  int64
+}
+
 type SigningKey struct {
 	ID            string
 	KeysetID      string
@@ -88,4 +128,5 @@ type SigningKey struct {
 	LeaseOwner    *string
 	LeaseFence    int64
 	LeaseUntil    *int64
+	IssueBarrier  int64
 }

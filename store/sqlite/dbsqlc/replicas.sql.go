@@ -9,13 +9,13 @@ import (
 	"context"
 )
 
-const forgetAllReplicas = `-- name: ForgetAllReplicas :exec
-DELETE FROM replicas
+const endAllReplicas = `-- name: EndAllReplicas :exec
+UPDATE replicas SET lease_until = ?1 - 1 WHERE lease_until >= ?1
 `
 
 // No other process can have the database open, so whoever is listed has died.
-func (q *Queries) ForgetAllReplicas(ctx context.Context) error {
-	_, err := q.db.ExecContext(ctx, forgetAllReplicas)
+func (q *Queries) EndAllReplicas(ctx context.Context, now interface{}) error {
+	_, err := q.db.ExecContext(ctx, endAllReplicas, now)
 	return err
 }
 
@@ -30,10 +30,12 @@ func (q *Queries) ForgetReplicas(ctx context.Context, before int64) error {
 }
 
 const heartbeat = `-- name: Heartbeat :exec
-INSERT INTO replicas (id, name, version, started_at, lease_until, generation, clock_offset_us)
-VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+INSERT INTO replicas (id, name, version, started_at, lease_until, generation, clock_offset_us, lease_us, cache_us, acked_at)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?4)
 ON CONFLICT (id) DO UPDATE
-SET lease_until = excluded.lease_until, generation = excluded.generation, clock_offset_us = excluded.clock_offset_us
+SET lease_until = excluded.lease_until, generation = excluded.generation, clock_offset_us = excluded.clock_offset_us,
+    lease_us = excluded.lease_us, cache_us = excluded.cache_us,
+    acked_at = CASE WHEN replicas.generation = excluded.generation THEN replicas.acked_at ELSE excluded.acked_at END
 `
 
 type HeartbeatParams struct {
@@ -44,6 +46,8 @@ type HeartbeatParams struct {
 	LeaseUntil    int64
 	Generation    int64
 	ClockOffsetUs int64
+	LeaseUs       int64
+	CacheUs       int64
 }
 
 func (q *Queries) Heartbeat(ctx context.Context, arg HeartbeatParams) error {
@@ -55,15 +59,62 @@ func (q *Queries) Heartbeat(ctx context.Context, arg HeartbeatParams) error {
 		arg.LeaseUntil,
 		arg.Generation,
 		arg.ClockOffsetUs,
+		arg.LeaseUs,
+		arg.CacheUs,
 	)
 	return err
 }
 
 const leave = `-- name: Leave :exec
-DELETE FROM replicas WHERE id = ?1
+UPDATE replicas SET lease_until = ?1 - 1 WHERE id = ?2
 `
 
-func (q *Queries) Leave(ctx context.Context, id string) error {
-	_, err := q.db.ExecContext(ctx, leave, id)
+type LeaveParams struct {
+	Now interface{}
+	ID  string
+}
+
+// The row stays for a day: verifiers may go on using what the replica has served.
+func (q *Queries) Leave(ctx context.Context, arg LeaveParams) error {
+	_, err := q.db.ExecContext(ctx, leave, arg.Now, arg.ID)
 	return err
+}
+
+const listReplicas = `-- name: ListReplicas :many
+SELECT id, name, version, started_at, lease_until, generation, clock_offset_us, lease_us, cache_us, acked_at
+FROM replicas ORDER BY started_at, id
+`
+
+func (q *Queries) ListReplicas(ctx context.Context) ([]Replica, error) {
+	rows, err := q.db.QueryContext(ctx, listReplicas)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []Replica
+	for rows.Next() {
+		var i Replica
+		if err := rows.Scan(
+			&i.ID,
+			&i.Name,
+			&i.Version,
+			&i.StartedAt,
+			&i.LeaseUntil,
+			&i.Generation,
+			&i.ClockOffsetUs,
+			&i.LeaseUs,
+			&i.CacheUs,
+			&i.AckedAt,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }

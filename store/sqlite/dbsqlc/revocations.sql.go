@@ -9,6 +9,73 @@ import (
 	"context"
 )
 
+const advanceRevocationFeed = `-- name: AdvanceRevocationFeed :exec
+UPDATE revocation_feeds SET last_seq = ?1 WHERE keyset_id = ?2
+`
+
+type AdvanceRevocationFeedParams struct {
+	LastSeq  int64
+	KeysetID string
+}
+
+func (q *Queries) AdvanceRevocationFeed(ctx context.Context, arg AdvanceRevocationFeedParams) error {
+	_, err := q.db.ExecContext(ctx, advanceRevocationFeed, arg.LastSeq, arg.KeysetID)
+	return err
+}
+
+const advanceRevocationFeeds = `-- name: AdvanceRevocationFeeds :exec
+UPDATE revocation_feeds
+SET last_seq = max(last_seq, coalesce(
+    (SELECT max(r.seq) FROM revocations r WHERE r.keyset_id = revocation_feeds.keyset_id), 0))
+`
+
+// To the last row of each, which RevokeMatching may have written.
+func (q *Queries) AdvanceRevocationFeeds(ctx context.Context) error {
+	_, err := q.db.ExecContext(ctx, advanceRevocationFeeds)
+	return err
+}
+
+const getRevocation = `-- name: GetRevocation :one
+SELECT keyset_id, jti, seq, expires_at, revoked_at, lifted_at, reason, caller FROM revocations WHERE keyset_id = ?1 AND jti = ?2
+`
+
+type GetRevocationParams struct {
+	KeysetID string
+	Jti      string
+}
+
+func (q *Queries) GetRevocation(ctx context.Context, arg GetRevocationParams) (Revocation, error) {
+	row := q.db.QueryRowContext(ctx, getRevocation, arg.KeysetID, arg.Jti)
+	var i Revocation
+	err := row.Scan(
+		&i.KeysetID,
+		&i.Jti,
+		&i.Seq,
+		&i.ExpiresAt,
+		&i.RevokedAt,
+		&i.LiftedAt,
+		&i.Reason,
+		&i.Caller,
+	)
+	return i, err
+}
+
+const getRevocationFeed = `-- name: GetRevocationFeed :one
+SELECT keyset_id, epoch, last_seq, horizon FROM revocation_feeds WHERE keyset_id = ?1
+`
+
+func (q *Queries) GetRevocationFeed(ctx context.Context, keysetID string) (RevocationFeed, error) {
+	row := q.db.QueryRowContext(ctx, getRevocationFeed, keysetID)
+	var i RevocationFeed
+	err := row.Scan(
+		&i.KeysetID,
+		&i.Epoch,
+		&i.LastSeq,
+		&i.Horizon,
+	)
+	return i, err
+}
+
 const isRevoked = `-- name: IsRevoked :one
 SELECT EXISTS (
     SELECT 1 FROM revocations WHERE keyset_id = ?1 AND jti = ?2 AND lifted_at IS NULL
@@ -25,4 +92,247 @@ func (q *Queries) IsRevoked(ctx context.Context, arg IsRevokedParams) (bool, err
 	var revoked bool
 	err := row.Scan(&revoked)
 	return revoked, err
+}
+
+const liftRevocation = `-- name: LiftRevocation :execrows
+UPDATE revocations SET seq = ?1, lifted_at = ?2 WHERE keyset_id = ?3 AND jti = ?4
+`
+
+type LiftRevocationParams struct {
+	Seq      int64
+	LiftedAt *int64
+	KeysetID string
+	Jti      string
+}
+
+func (q *Queries) LiftRevocation(ctx context.Context, arg LiftRevocationParams) (int64, error) {
+	result, err := q.db.ExecContext(ctx, liftRevocation,
+		arg.Seq,
+		arg.LiftedAt,
+		arg.KeysetID,
+		arg.Jti,
+	)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected()
+}
+
+const listRevocationFeeds = `-- name: ListRevocationFeeds :many
+SELECT keyset_id, epoch, last_seq, horizon FROM revocation_feeds ORDER BY keyset_id
+`
+
+func (q *Queries) ListRevocationFeeds(ctx context.Context) ([]RevocationFeed, error) {
+	rows, err := q.db.QueryContext(ctx, listRevocationFeeds)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []RevocationFeed
+	for rows.Next() {
+		var i RevocationFeed
+		if err := rows.Scan(
+			&i.KeysetID,
+			&i.Epoch,
+			&i.LastSeq,
+			&i.Horizon,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const listRevocationsAfter = `-- name: ListRevocationsAfter :many
+SELECT keyset_id, jti, seq, expires_at, revoked_at, lifted_at, reason, caller FROM revocations
+WHERE keyset_id = ?1 AND seq > ?2 AND expires_at > ?3
+  AND (lifted_at IS NULL OR CAST(?4 AS boolean))
+ORDER BY seq LIMIT ?5
+`
+
+type ListRevocationsAfterParams struct {
+	KeysetID string
+	AfterSeq int64
+	Now      int64
+	Lifted   bool
+	MaxRows  int64
+}
+
+func (q *Queries) ListRevocationsAfter(ctx context.Context, arg ListRevocationsAfterParams) ([]Revocation, error) {
+	rows, err := q.db.QueryContext(ctx, listRevocationsAfter,
+		arg.KeysetID,
+		arg.AfterSeq,
+		arg.Now,
+		arg.Lifted,
+		arg.MaxRows,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []Revocation
+	for rows.Next() {
+		var i Revocation
+		if err := rows.Scan(
+			&i.KeysetID,
+			&i.Jti,
+			&i.Seq,
+			&i.ExpiresAt,
+			&i.RevokedAt,
+			&i.LiftedAt,
+			&i.Reason,
+			&i.Caller,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const listRevocationsByJti = `-- name: ListRevocationsByJti :many
+SELECT r.keyset_id, r.jti, r.seq, r.expires_at, r.revoked_at, r.lifted_at, r.reason, r.caller FROM json_each(?1) j
+CROSS JOIN revocations r ON r.keyset_id = ?2 AND r.jti = j.value
+`
+
+type ListRevocationsByJtiParams struct {
+	Jtis     interface{}
+	KeysetID string
+}
+
+func (q *Queries) ListRevocationsByJti(ctx context.Context, arg ListRevocationsByJtiParams) ([]Revocation, error) {
+	rows, err := q.db.QueryContext(ctx, listRevocationsByJti, arg.Jtis, arg.KeysetID)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []Revocation
+	for rows.Next() {
+		var i Revocation
+		if err := rows.Scan(
+			&i.KeysetID,
+			&i.Jti,
+			&i.Seq,
+			&i.ExpiresAt,
+			&i.RevokedAt,
+			&i.LiftedAt,
+			&i.Reason,
+			&i.Caller,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const pruneRevocations = `-- name: PruneRevocations :many
+DELETE FROM revocations WHERE revocations.keyset_id = ?1 AND jti IN (
+    SELECT r.jti FROM revocations r
+    WHERE r.keyset_id = ?1 AND r.expires_at < ?2 LIMIT ?3
+)
+RETURNING seq
+`
+
+type PruneRevocationsParams struct {
+	KeysetID      string
+	ExpiredBefore int64
+	MaxRows       int64
+}
+
+// In steps, so that a large prune does not hold up issuing. Returns what seqs
+// were deleted.
+func (q *Queries) PruneRevocations(ctx context.Context, arg PruneRevocationsParams) ([]int64, error) {
+	rows, err := q.db.QueryContext(ctx, pruneRevocations, arg.KeysetID, arg.ExpiredBefore, arg.MaxRows)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []int64
+	for rows.Next() {
+		var seq int64
+		if err := rows.Scan(&seq); err != nil {
+			return nil, err
+		}
+		items = append(items, seq)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const putRevocations = `-- name: PutRevocations :exec
+INSERT INTO revocations (keyset_id, jti, seq, expires_at, revoked_at, reason, caller)
+SELECT ?1, value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5
+FROM json_each(?2) WHERE true
+ON CONFLICT (keyset_id, jti) DO UPDATE
+SET seq = excluded.seq, expires_at = excluded.expires_at, revoked_at = excluded.revoked_at, lifted_at = NULL,
+    reason = excluded.reason, caller = excluded.caller
+`
+
+type PutRevocationsParams struct {
+	KeysetID string
+	Rows     interface{}
+}
+
+// From a JSON array of arrays, like the ledger's rows.
+func (q *Queries) PutRevocations(ctx context.Context, arg PutRevocationsParams) error {
+	_, err := q.db.ExecContext(ctx, putRevocations, arg.KeysetID, arg.Rows)
+	return err
+}
+
+const raiseFeedHorizon = `-- name: RaiseFeedHorizon :exec
+UPDATE revocation_feeds
+SET horizon = max(horizon, min(CAST(?1 AS integer), coalesce(
+    (SELECT min(r.seq) - 1 FROM revocations r WHERE r.keyset_id = revocation_feeds.keyset_id), CAST(?1 AS integer))))
+WHERE revocation_feeds.keyset_id = ?2
+`
+
+type RaiseFeedHorizonParams struct {
+	Gone     int64
+	KeysetID string
+}
+
+// To the last row that was deleted, but not past one that is left: a reader that
+// has begun anew would find itself below the horizon until it has read that far.
+func (q *Queries) RaiseFeedHorizon(ctx context.Context, arg RaiseFeedHorizonParams) error {
+	_, err := q.db.ExecContext(ctx, raiseFeedHorizon, arg.Gone, arg.KeysetID)
+	return err
+}
+
+const setFeedEpoch = `-- name: SetFeedEpoch :exec
+UPDATE revocation_feeds SET epoch = ?1 WHERE keyset_id = ?2
+`
+
+type SetFeedEpochParams struct {
+	Epoch    string
+	KeysetID string
+}
+
+func (q *Queries) SetFeedEpoch(ctx context.Context, arg SetFeedEpochParams) error {
+	_, err := q.db.ExecContext(ctx, setFeedEpoch, arg.Epoch, arg.KeysetID)
+	return err
 }

@@ -40,23 +40,98 @@ func (q *Queries) ClaimSigningKey(ctx context.Context, arg ClaimSigningKeyParams
 	return lease_fence, err
 }
 
+const getSeries = `-- name: GetSeries :one
+SELECT CAST(coalesce(max(serial), 0) AS integer) AS last_serial, CAST(count(activated_at) AS integer) AS have_signed
+FROM signing_keys WHERE keyset_id = ?1
+`
+
+type GetSeriesRow struct {
+	LastSerial int64
+	HaveSigned int64
+}
+
+func (q *Queries) GetSeries(ctx context.Context, keysetID string) (GetSeriesRow, error) {
+	row := q.db.QueryRowContext(ctx, getSeries, keysetID)
+	var i GetSeriesRow
+	err := row.Scan(&i.LastSerial, &i.HaveSigned)
+	return i, err
+}
+
+const getSigningKey = `-- name: GetSigningKey :one
+SELECT id, keyset_id, serial, role, state, algorithm, backend, label, ref, kid, thumbprint, public_key, imported, trusted_until, attestation, reason, created_at, published_at, activate_after, activated_at, retired_at, removed_at, destroyed_at, version, mac, last_expiry, lease_owner, lease_fence, lease_until, issue_barrier FROM signing_keys WHERE keyset_id = ?1 AND serial = ?2
+`
+
+type GetSigningKeyParams struct {
+	KeysetID string
+	Serial   int64
+}
+
+func (q *Queries) GetSigningKey(ctx context.Context, arg GetSigningKeyParams) (SigningKey, error) {
+	row := q.db.QueryRowContext(ctx, getSigningKey, arg.KeysetID, arg.Serial)
+	var i SigningKey
+	err := row.Scan(
+		&i.ID,
+		&i.KeysetID,
+		&i.Serial,
+		&i.Role,
+		&i.State,
+		&i.Algorithm,
+		&i.Backend,
+		&i.Label,
+		&i.Ref,
+		&i.Kid,
+		&i.Thumbprint,
+		&i.PublicKey,
+		&i.Imported,
+		&i.TrustedUntil,
+		&i.Attestation,
+		&i.Reason,
+		&i.CreatedAt,
+		&i.PublishedAt,
+		&i.ActivateAfter,
+		&i.ActivatedAt,
+		&i.RetiredAt,
+		&i.RemovedAt,
+		&i.DestroyedAt,
+		&i.Version,
+		&i.Mac,
+		&i.LastExpiry,
+		&i.LeaseOwner,
+		&i.LeaseFence,
+		&i.LeaseUntil,
+		&i.IssueBarrier,
+	)
+	return i, err
+}
+
 const insertSigningKey = `-- name: InsertSigningKey :exec
-INSERT INTO signing_keys (id, keyset_id, serial, role, state, algorithm, backend, label, created_at, version, mac)
-VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
+INSERT INTO signing_keys (id, keyset_id, serial, role, state, algorithm, backend, label, kid, thumbprint, public_key,
+                          imported, trusted_until, reason, created_at, published_at, activate_after, retired_at, version, mac)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11,
+        ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)
 `
 
 type InsertSigningKeyParams struct {
-	ID        string
-	KeysetID  string
-	Serial    int64
-	Role      string
-	State     string
-	Algorithm string
-	Backend   string
-	Label     string
-	CreatedAt int64
-	Version   int64
-	Mac       []byte
+	ID            string
+	KeysetID      string
+	Serial        int64
+	Role          string
+	State         string
+	Algorithm     string
+	Backend       string
+	Label         string
+	Kid           *string
+	Thumbprint    *string
+	PublicKey     []byte
+	Imported      int64
+	TrustedUntil  *int64
+	Reason        string
+	CreatedAt     int64
+	PublishedAt   *int64
+	ActivateAfter *int64
+	RetiredAt     *int64
+	Version       int64
+	Mac           []byte
 }
 
 func (q *Queries) InsertSigningKey(ctx context.Context, arg InsertSigningKeyParams) error {
@@ -69,15 +144,85 @@ func (q *Queries) InsertSigningKey(ctx context.Context, arg InsertSigningKeyPara
 		arg.Algorithm,
 		arg.Backend,
 		arg.Label,
+		arg.Kid,
+		arg.Thumbprint,
+		arg.PublicKey,
+		arg.Imported,
+		arg.TrustedUntil,
+		arg.Reason,
 		arg.CreatedAt,
+		arg.PublishedAt,
+		arg.ActivateAfter,
+		arg.RetiredAt,
 		arg.Version,
 		arg.Mac,
 	)
 	return err
 }
 
+const listKeysOf = `-- name: ListKeysOf :many
+SELECT id, keyset_id, serial, role, state, algorithm, backend, label, ref, kid, thumbprint, public_key, imported, trusted_until, attestation, reason, created_at, published_at, activate_after, activated_at, retired_at, removed_at, destroyed_at, version, mac, last_expiry, lease_owner, lease_fence, lease_until, issue_barrier FROM signing_keys
+WHERE keyset_id = ?1 AND state IN ('creating', 'published', 'active', 'retiring')
+ORDER BY serial
+`
+
+// The live keys of one keyset, as ListLiveSigningKeys has them.
+func (q *Queries) ListKeysOf(ctx context.Context, keysetID string) ([]SigningKey, error) {
+	rows, err := q.db.QueryContext(ctx, listKeysOf, keysetID)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []SigningKey
+	for rows.Next() {
+		var i SigningKey
+		if err := rows.Scan(
+			&i.ID,
+			&i.KeysetID,
+			&i.Serial,
+			&i.Role,
+			&i.State,
+			&i.Algorithm,
+			&i.Backend,
+			&i.Label,
+			&i.Ref,
+			&i.Kid,
+			&i.Thumbprint,
+			&i.PublicKey,
+			&i.Imported,
+			&i.TrustedUntil,
+			&i.Attestation,
+			&i.Reason,
+			&i.CreatedAt,
+			&i.PublishedAt,
+			&i.ActivateAfter,
+			&i.ActivatedAt,
+			&i.RetiredAt,
+			&i.RemovedAt,
+			&i.DestroyedAt,
+			&i.Version,
+			&i.Mac,
+			&i.LastExpiry,
+			&i.LeaseOwner,
+			&i.LeaseFence,
+			&i.LeaseUntil,
+			&i.IssueBarrier,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const listLiveSigningKeys = `-- name: ListLiveSigningKeys :many
-SELECT id, keyset_id, serial, role, state, algorithm, backend, label, ref, kid, thumbprint, public_key, imported, trusted_until, attestation, reason, created_at, published_at, activate_after, activated_at, retired_at, removed_at, destroyed_at, version, mac, last_expiry, lease_owner, lease_fence, lease_until FROM signing_keys
+SELECT id, keyset_id, serial, role, state, algorithm, backend, label, ref, kid, thumbprint, public_key, imported, trusted_until, attestation, reason, created_at, published_at, activate_after, activated_at, retired_at, removed_at, destroyed_at, version, mac, last_expiry, lease_owner, lease_fence, lease_until, issue_barrier FROM signing_keys
 WHERE state IN ('creating', 'published', 'active', 'retiring')
 ORDER BY keyset_id, serial
 `
@@ -122,6 +267,7 @@ func (q *Queries) ListLiveSigningKeys(ctx context.Context) ([]SigningKey, error)
 			&i.LeaseOwner,
 			&i.LeaseFence,
 			&i.LeaseUntil,
+			&i.IssueBarrier,
 		); err != nil {
 			return nil, err
 		}
@@ -136,8 +282,44 @@ func (q *Queries) ListLiveSigningKeys(ctx context.Context) ([]SigningKey, error)
 	return items, nil
 }
 
+const listSeries = `-- name: ListSeries :many
+SELECT keyset_id, CAST(max(serial) AS integer) AS last_serial, CAST(count(activated_at) AS integer) AS have_signed
+FROM signing_keys GROUP BY keyset_id
+`
+
+type ListSeriesRow struct {
+	KeysetID   string
+	LastSerial int64
+	HaveSigned int64
+}
+
+// How far each keyset has come: its last serial, and whether any key has ever
+// signed.
+func (q *Queries) ListSeries(ctx context.Context) ([]ListSeriesRow, error) {
+	rows, err := q.db.QueryContext(ctx, listSeries)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []ListSeriesRow
+	for rows.Next() {
+		var i ListSeriesRow
+		if err := rows.Scan(&i.KeysetID, &i.LastSerial, &i.HaveSigned); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const listSigningKeysOfKeyset = `-- name: ListSigningKeysOfKeyset :many
-SELECT id, keyset_id, serial, role, state, algorithm, backend, label, ref, kid, thumbprint, public_key, imported, trusted_until, attestation, reason, created_at, published_at, activate_after, activated_at, retired_at, removed_at, destroyed_at, version, mac, last_expiry, lease_owner, lease_fence, lease_until FROM signing_keys WHERE keyset_id = ?1 ORDER BY serial
+SELECT id, keyset_id, serial, role, state, algorithm, backend, label, ref, kid, thumbprint, public_key, imported, trusted_until, attestation, reason, created_at, published_at, activate_after, activated_at, retired_at, removed_at, destroyed_at, version, mac, last_expiry, lease_owner, lease_fence, lease_until, issue_barrier FROM signing_keys WHERE keyset_id = ?1 ORDER BY serial
 `
 
 func (q *Queries) ListSigningKeysOfKeyset(ctx context.Context, keysetID string) ([]SigningKey, error) {
@@ -179,6 +361,7 @@ func (q *Queries) ListSigningKeysOfKeyset(ctx context.Context, keysetID string) 
 			&i.LeaseOwner,
 			&i.LeaseFence,
 			&i.LeaseUntil,
+			&i.IssueBarrier,
 		); err != nil {
 			return nil, err
 		}
@@ -194,7 +377,7 @@ func (q *Queries) ListSigningKeysOfKeyset(ctx context.Context, keysetID string) 
 }
 
 const lockSigningKey = `-- name: LockSigningKey :one
-SELECT id, keyset_id, serial, role, state, algorithm, backend, label, ref, kid, thumbprint, public_key, imported, trusted_until, attestation, reason, created_at, published_at, activate_after, activated_at, retired_at, removed_at, destroyed_at, version, mac, last_expiry, lease_owner, lease_fence, lease_until FROM signing_keys WHERE id = ?1
+SELECT id, keyset_id, serial, role, state, algorithm, backend, label, ref, kid, thumbprint, public_key, imported, trusted_until, attestation, reason, created_at, published_at, activate_after, activated_at, retired_at, removed_at, destroyed_at, version, mac, last_expiry, lease_owner, lease_fence, lease_until, issue_barrier FROM signing_keys WHERE id = ?1
 `
 
 func (q *Queries) LockSigningKey(ctx context.Context, id string) (SigningKey, error) {
@@ -230,6 +413,7 @@ func (q *Queries) LockSigningKey(ctx context.Context, id string) (SigningKey, er
 		&i.LeaseOwner,
 		&i.LeaseFence,
 		&i.LeaseUntil,
+		&i.IssueBarrier,
 	)
 	return i, err
 }
@@ -253,8 +437,9 @@ const updateSigningKey = `-- name: UpdateSigningKey :execrows
 UPDATE signing_keys
 SET state = ?1, ref = ?2, kid = ?3, thumbprint = ?4, public_key = ?5, reason = ?6,
     published_at = ?7, activate_after = ?8, activated_at = ?9,
-    retired_at = ?10, removed_at = ?11, version = version + 1, mac = ?12
-WHERE id = ?13 AND state = ?14 AND version = ?15 AND (CAST(?16 AS integer) = 0 OR lease_fence = ?16)
+    retired_at = ?10, removed_at = ?11, destroyed_at = ?12, attestation = ?13,
+    version = version + 1, mac = ?14
+WHERE id = ?15 AND state = ?16 AND version = ?17 AND (CAST(?18 AS integer) = 0 OR lease_fence = ?18)
 `
 
 type UpdateSigningKeyParams struct {
@@ -269,6 +454,8 @@ type UpdateSigningKeyParams struct {
 	ActivatedAt   *int64
 	RetiredAt     *int64
 	RemovedAt     *int64
+	DestroyedAt   *int64
+	Attestation   []byte
 	Mac           []byte
 	ID            string
 	WasState      string
@@ -291,6 +478,8 @@ func (q *Queries) UpdateSigningKey(ctx context.Context, arg UpdateSigningKeyPara
 		arg.ActivatedAt,
 		arg.RetiredAt,
 		arg.RemovedAt,
+		arg.DestroyedAt,
+		arg.Attestation,
 		arg.Mac,
 		arg.ID,
 		arg.WasState,

@@ -1,5 +1,7 @@
 -- name: MaySign :one
-SELECT EXISTS (SELECT 1 FROM signing_keys WHERE id = @id AND state = 'active') AS may;
+SELECT EXISTS (
+    SELECT 1 FROM signing_keys WHERE id = @id AND state = 'active' AND issue_barrier <= @min_issued
+) AS may;
 
 -- name: MayCall :one
 SELECT EXISTS (
@@ -25,6 +27,15 @@ DELETE FROM ledger WHERE jti IN (
     CROSS JOIN ledger l ON l.keyset_id = k.keyset_id AND l.serial = k.serial
     WHERE l.expires_at < @expired_before AND l.jti < @before_jti LIMIT @max_rows
 );
+
+-- name: RaiseIssueBarrier :exec
+-- Of every key that signs, or may later.
+UPDATE signing_keys SET issue_barrier = max(issue_barrier, CAST(sqlc.arg(barrier) AS integer))
+WHERE state IN ('creating', 'published', 'active', 'retiring')
+  AND (keyset_id = sqlc.arg(keyset_id) OR sqlc.arg(keyset_id) = '');
+
+-- name: CountLiveTokens :many
+SELECT serial, count(*) AS tokens FROM ledger WHERE keyset_id = @keyset_id AND expires_at > @now GROUP BY serial;
 
 -- name: GetIssuance :one
 SELECT jti, keyset_id, serial, subject, scopes, issued_at, expires_at, caller, writer, batch

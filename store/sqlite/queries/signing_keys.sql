@@ -1,6 +1,8 @@
 -- name: InsertSigningKey :exec
-INSERT INTO signing_keys (id, keyset_id, serial, role, state, algorithm, backend, label, created_at, version, mac)
-VALUES (@id, @keyset_id, @serial, @role, @state, @algorithm, @backend, @label, @created_at, @version, @mac);
+INSERT INTO signing_keys (id, keyset_id, serial, role, state, algorithm, backend, label, kid, thumbprint, public_key,
+                          imported, trusted_until, reason, created_at, published_at, activate_after, retired_at, version, mac)
+VALUES (@id, @keyset_id, @serial, @role, @state, @algorithm, @backend, @label, @kid, @thumbprint, @public_key,
+        @imported, @trusted_until, @reason, @created_at, @published_at, @activate_after, @retired_at, @version, @mac);
 
 -- name: ListLiveSigningKeys :many
 -- What a replica needs to sign and to publish: everything but the ended states.
@@ -10,6 +12,25 @@ ORDER BY keyset_id, serial;
 
 -- name: ListSigningKeysOfKeyset :many
 SELECT * FROM signing_keys WHERE keyset_id = @keyset_id ORDER BY serial;
+
+-- name: ListKeysOf :many
+-- The live keys of one keyset, as ListLiveSigningKeys has them.
+SELECT * FROM signing_keys
+WHERE keyset_id = @keyset_id AND state IN ('creating', 'published', 'active', 'retiring')
+ORDER BY serial;
+
+-- name: GetSigningKey :one
+SELECT * FROM signing_keys WHERE keyset_id = @keyset_id AND serial = @serial;
+
+-- name: ListSeries :many
+-- How far each keyset has come: its last serial, and whether any key has ever
+-- signed.
+SELECT keyset_id, CAST(max(serial) AS integer) AS last_serial, CAST(count(activated_at) AS integer) AS have_signed
+FROM signing_keys GROUP BY keyset_id;
+
+-- name: GetSeries :one
+SELECT CAST(coalesce(max(serial), 0) AS integer) AS last_serial, CAST(count(activated_at) AS integer) AS have_signed
+FROM signing_keys WHERE keyset_id = @keyset_id;
 
 -- name: LockSigningKey :one
 SELECT * FROM signing_keys WHERE id = @id;
@@ -31,7 +52,8 @@ RETURNING lease_fence;
 UPDATE signing_keys
 SET state = @state, ref = @ref, kid = @kid, thumbprint = @thumbprint, public_key = @public_key, reason = @reason,
     published_at = @published_at, activate_after = @activate_after, activated_at = @activated_at,
-    retired_at = @retired_at, removed_at = @removed_at, version = version + 1, mac = @mac
+    retired_at = @retired_at, removed_at = @removed_at, destroyed_at = @destroyed_at, attestation = @attestation,
+    version = version + 1, mac = @mac
 WHERE id = @id AND state = @was_state AND version = @was_version AND (CAST(sqlc.arg(fence) AS integer) = 0 OR lease_fence = sqlc.arg(fence));
 
 -- name: RaiseLastExpiry :exec

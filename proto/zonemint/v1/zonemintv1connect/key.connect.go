@@ -35,11 +35,39 @@ const (
 const (
 	// KeyServiceCreateKeysetProcedure is the fully-qualified name of the KeyService's CreateKeyset RPC.
 	KeyServiceCreateKeysetProcedure = "/zonemint.v1.KeyService/CreateKeyset"
+	// KeyServiceUpdateKeysetProcedure is the fully-qualified name of the KeyService's UpdateKeyset RPC.
+	KeyServiceUpdateKeysetProcedure = "/zonemint.v1.KeyService/UpdateKeyset"
 	// KeyServiceListKeysetsProcedure is the fully-qualified name of the KeyService's ListKeysets RPC.
 	KeyServiceListKeysetsProcedure = "/zonemint.v1.KeyService/ListKeysets"
 	// KeyServiceListSigningKeysProcedure is the fully-qualified name of the KeyService's
 	// ListSigningKeys RPC.
 	KeyServiceListSigningKeysProcedure = "/zonemint.v1.KeyService/ListSigningKeys"
+	// KeyServiceGetSigningKeyProcedure is the fully-qualified name of the KeyService's GetSigningKey
+	// RPC.
+	KeyServiceGetSigningKeyProcedure = "/zonemint.v1.KeyService/GetSigningKey"
+	// KeyServiceRotateKeysetProcedure is the fully-qualified name of the KeyService's RotateKeyset RPC.
+	KeyServiceRotateKeysetProcedure = "/zonemint.v1.KeyService/RotateKeyset"
+	// KeyServiceActivateSigningKeyProcedure is the fully-qualified name of the KeyService's
+	// ActivateSigningKey RPC.
+	KeyServiceActivateSigningKeyProcedure = "/zonemint.v1.KeyService/ActivateSigningKey"
+	// KeyServiceRetireSigningKeyProcedure is the fully-qualified name of the KeyService's
+	// RetireSigningKey RPC.
+	KeyServiceRetireSigningKeyProcedure = "/zonemint.v1.KeyService/RetireSigningKey"
+	// KeyServiceDistrustSigningKeyProcedure is the fully-qualified name of the KeyService's
+	// DistrustSigningKey RPC.
+	KeyServiceDistrustSigningKeyProcedure = "/zonemint.v1.KeyService/DistrustSigningKey"
+	// KeyServiceDestroySigningKeyProcedure is the fully-qualified name of the KeyService's
+	// DestroySigningKey RPC.
+	KeyServiceDestroySigningKeyProcedure = "/zonemint.v1.KeyService/DestroySigningKey"
+	// KeyServiceImportPublicKeyProcedure is the fully-qualified name of the KeyService's
+	// ImportPublicKey RPC.
+	KeyServiceImportPublicKeyProcedure = "/zonemint.v1.KeyService/ImportPublicKey"
+	// KeyServiceAcknowledgeKeysProcedure is the fully-qualified name of the KeyService's
+	// AcknowledgeKeys RPC.
+	KeyServiceAcknowledgeKeysProcedure = "/zonemint.v1.KeyService/AcknowledgeKeys"
+	// KeyServiceReconcileSigningKeysProcedure is the fully-qualified name of the KeyService's
+	// ReconcileSigningKeys RPC.
+	KeyServiceReconcileSigningKeysProcedure = "/zonemint.v1.KeyService/ReconcileSigningKeys"
 )
 
 // KeyServiceClient is a client for the zonemint.v1.KeyService service.
@@ -47,10 +75,44 @@ type KeyServiceClient interface {
 	// CreateKeyset creates a keyset with two keys: one that signs, and its
 	// published successor. It returns when both exist in the backend.
 	CreateKeyset(context.Context, *v1.CreateKeysetRequest) (*v1.CreateKeysetResponse, error)
+	// UpdateKeyset changes the policy of a keyset. What concerns new keys, like
+	// their backend, takes effect with the next rotation.
+	UpdateKeyset(context.Context, *v1.UpdateKeysetRequest) (*v1.UpdateKeysetResponse, error)
 	// ListKeysets lists the keysets that the caller may see, by name.
 	ListKeysets(context.Context, *v1.ListKeysetsRequest) (*v1.ListKeysetsResponse, error)
 	// ListSigningKeys lists the keys of a keyset, by serial.
 	ListSigningKeys(context.Context, *v1.ListSigningKeysRequest) (*v1.ListSigningKeysResponse, error)
+	// GetSigningKey returns one key, how many live tokens it has signed, and what
+	// will become of it.
+	GetSigningKey(context.Context, *v1.GetSigningKeyRequest) (*v1.GetSigningKeyResponse, error)
+	// RotateKeyset lets the published successor take over, as soon as every
+	// verifier has it. With "now" it takes over within the call, or the call
+	// fails with what is missing.
+	RotateKeyset(context.Context, *v1.RotateKeysetRequest) (*v1.RotateKeysetResponse, error)
+	// ActivateSigningKey lets one key sign: a published one, or a retiring one to
+	// undo an activation. The key that signed until then goes on verifying.
+	ActivateSigningKey(context.Context, *v1.ActivateSigningKeyRequest) (*v1.ActivateSigningKeyResponse, error)
+	// RetireSigningKey ends what a key is doing: a key that is being made is given
+	// up, a published one is abandoned, an active one only verifies, a retiring
+	// one is removed from the JWK set.
+	RetireSigningKey(context.Context, *v1.RetireSigningKeyRequest) (*v1.RetireSigningKeyResponse, error)
+	// DistrustSigningKey takes a key out of the JWK set at once, with all tokens
+	// that it has signed. The successor takes over if it was active.
+	DistrustSigningKey(context.Context, *v1.DistrustSigningKeyRequest) (*v1.DistrustSigningKeyResponse, error)
+	// DestroySigningKey destroys the private key of a serial that has ended, in
+	// its backend. It cannot be undone.
+	DestroySigningKey(context.Context, *v1.DestroySigningKeyRequest) (*v1.DestroySigningKeyResponse, error)
+	// ImportPublicKey adds a public key that only verifies, so that tokens of
+	// another issuer stay valid for a while. It needs proof that the private key
+	// is the asker's: without one, the answer is a challenge to sign.
+	ImportPublicKey(context.Context, *v1.ImportPublicKeyRequest) (*v1.ImportPublicKeyResponse, error)
+	// AcknowledgeKeys says which keys a consumer of the keyset has. Rotations wait
+	// for it.
+	AcknowledgeKeys(context.Context, *v1.AcknowledgeKeysRequest) (*v1.AcknowledgeKeysResponse, error)
+	// ReconcileSigningKeys compares the backends with the database: keys with a
+	// label of zonemint that no row knows, and rows whose key is not found. It
+	// changes nothing.
+	ReconcileSigningKeys(context.Context, *v1.ReconcileSigningKeysRequest) (*v1.ReconcileSigningKeysResponse, error)
 }
 
 // NewKeyServiceClient constructs a client for the zonemint.v1.KeyService service. By default, it
@@ -70,6 +132,12 @@ func NewKeyServiceClient(httpClient connect.HTTPClient, baseURL string, opts ...
 			connect.WithSchema(keyServiceMethods.ByName("CreateKeyset")),
 			connect.WithClientOptions(opts...),
 		),
+		updateKeyset: connect.NewClient[v1.UpdateKeysetRequest, v1.UpdateKeysetResponse](
+			httpClient,
+			baseURL+KeyServiceUpdateKeysetProcedure,
+			connect.WithSchema(keyServiceMethods.ByName("UpdateKeyset")),
+			connect.WithClientOptions(opts...),
+		),
 		listKeysets: connect.NewClient[v1.ListKeysetsRequest, v1.ListKeysetsResponse](
 			httpClient,
 			baseURL+KeyServiceListKeysetsProcedure,
@@ -82,19 +150,92 @@ func NewKeyServiceClient(httpClient connect.HTTPClient, baseURL string, opts ...
 			connect.WithSchema(keyServiceMethods.ByName("ListSigningKeys")),
 			connect.WithClientOptions(opts...),
 		),
+		getSigningKey: connect.NewClient[v1.GetSigningKeyRequest, v1.GetSigningKeyResponse](
+			httpClient,
+			baseURL+KeyServiceGetSigningKeyProcedure,
+			connect.WithSchema(keyServiceMethods.ByName("GetSigningKey")),
+			connect.WithClientOptions(opts...),
+		),
+		rotateKeyset: connect.NewClient[v1.RotateKeysetRequest, v1.RotateKeysetResponse](
+			httpClient,
+			baseURL+KeyServiceRotateKeysetProcedure,
+			connect.WithSchema(keyServiceMethods.ByName("RotateKeyset")),
+			connect.WithClientOptions(opts...),
+		),
+		activateSigningKey: connect.NewClient[v1.ActivateSigningKeyRequest, v1.ActivateSigningKeyResponse](
+			httpClient,
+			baseURL+KeyServiceActivateSigningKeyProcedure,
+			connect.WithSchema(keyServiceMethods.ByName("ActivateSigningKey")),
+			connect.WithClientOptions(opts...),
+		),
+		retireSigningKey: connect.NewClient[v1.RetireSigningKeyRequest, v1.RetireSigningKeyResponse](
+			httpClient,
+			baseURL+KeyServiceRetireSigningKeyProcedure,
+			connect.WithSchema(keyServiceMethods.ByName("RetireSigningKey")),
+			connect.WithClientOptions(opts...),
+		),
+		distrustSigningKey: connect.NewClient[v1.DistrustSigningKeyRequest, v1.DistrustSigningKeyResponse](
+			httpClient,
+			baseURL+KeyServiceDistrustSigningKeyProcedure,
+			connect.WithSchema(keyServiceMethods.ByName("DistrustSigningKey")),
+			connect.WithClientOptions(opts...),
+		),
+		destroySigningKey: connect.NewClient[v1.DestroySigningKeyRequest, v1.DestroySigningKeyResponse](
+			httpClient,
+			baseURL+KeyServiceDestroySigningKeyProcedure,
+			connect.WithSchema(keyServiceMethods.ByName("DestroySigningKey")),
+			connect.WithClientOptions(opts...),
+		),
+		importPublicKey: connect.NewClient[v1.ImportPublicKeyRequest, v1.ImportPublicKeyResponse](
+			httpClient,
+			baseURL+KeyServiceImportPublicKeyProcedure,
+			connect.WithSchema(keyServiceMethods.ByName("ImportPublicKey")),
+			connect.WithClientOptions(opts...),
+		),
+		acknowledgeKeys: connect.NewClient[v1.AcknowledgeKeysRequest, v1.AcknowledgeKeysResponse](
+			httpClient,
+			baseURL+KeyServiceAcknowledgeKeysProcedure,
+			connect.WithSchema(keyServiceMethods.ByName("AcknowledgeKeys")),
+			connect.WithClientOptions(opts...),
+		),
+		reconcileSigningKeys: connect.NewClient[v1.ReconcileSigningKeysRequest, v1.ReconcileSigningKeysResponse](
+			httpClient,
+			baseURL+KeyServiceReconcileSigningKeysProcedure,
+			connect.WithSchema(keyServiceMethods.ByName("ReconcileSigningKeys")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
 // keyServiceClient implements KeyServiceClient.
 type keyServiceClient struct {
-	createKeyset    *connect.Client[v1.CreateKeysetRequest, v1.CreateKeysetResponse]
-	listKeysets     *connect.Client[v1.ListKeysetsRequest, v1.ListKeysetsResponse]
-	listSigningKeys *connect.Client[v1.ListSigningKeysRequest, v1.ListSigningKeysResponse]
+	createKeyset         *connect.Client[v1.CreateKeysetRequest, v1.CreateKeysetResponse]
+	updateKeyset         *connect.Client[v1.UpdateKeysetRequest, v1.UpdateKeysetResponse]
+	listKeysets          *connect.Client[v1.ListKeysetsRequest, v1.ListKeysetsResponse]
+	listSigningKeys      *connect.Client[v1.ListSigningKeysRequest, v1.ListSigningKeysResponse]
+	getSigningKey        *connect.Client[v1.GetSigningKeyRequest, v1.GetSigningKeyResponse]
+	rotateKeyset         *connect.Client[v1.RotateKeysetRequest, v1.RotateKeysetResponse]
+	activateSigningKey   *connect.Client[v1.ActivateSigningKeyRequest, v1.ActivateSigningKeyResponse]
+	retireSigningKey     *connect.Client[v1.RetireSigningKeyRequest, v1.RetireSigningKeyResponse]
+	distrustSigningKey   *connect.Client[v1.DistrustSigningKeyRequest, v1.DistrustSigningKeyResponse]
+	destroySigningKey    *connect.Client[v1.DestroySigningKeyRequest, v1.DestroySigningKeyResponse]
+	importPublicKey      *connect.Client[v1.ImportPublicKeyRequest, v1.ImportPublicKeyResponse]
+	acknowledgeKeys      *connect.Client[v1.AcknowledgeKeysRequest, v1.AcknowledgeKeysResponse]
+	reconcileSigningKeys *connect.Client[v1.ReconcileSigningKeysRequest, v1.ReconcileSigningKeysResponse]
 }
 
 // CreateKeyset calls zonemint.v1.KeyService.CreateKeyset.
 func (c *keyServiceClient) CreateKeyset(ctx context.Context, req *v1.CreateKeysetRequest) (*v1.CreateKeysetResponse, error) {
 	response, err := c.createKeyset.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// UpdateKeyset calls zonemint.v1.KeyService.UpdateKeyset.
+func (c *keyServiceClient) UpdateKeyset(ctx context.Context, req *v1.UpdateKeysetRequest) (*v1.UpdateKeysetResponse, error) {
+	response, err := c.updateKeyset.CallUnary(ctx, connect.NewRequest(req))
 	if response != nil {
 		return response.Msg, err
 	}
@@ -119,15 +260,130 @@ func (c *keyServiceClient) ListSigningKeys(ctx context.Context, req *v1.ListSign
 	return nil, err
 }
 
+// GetSigningKey calls zonemint.v1.KeyService.GetSigningKey.
+func (c *keyServiceClient) GetSigningKey(ctx context.Context, req *v1.GetSigningKeyRequest) (*v1.GetSigningKeyResponse, error) {
+	response, err := c.getSigningKey.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// RotateKeyset calls zonemint.v1.KeyService.RotateKeyset.
+func (c *keyServiceClient) RotateKeyset(ctx context.Context, req *v1.RotateKeysetRequest) (*v1.RotateKeysetResponse, error) {
+	response, err := c.rotateKeyset.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// ActivateSigningKey calls zonemint.v1.KeyService.ActivateSigningKey.
+func (c *keyServiceClient) ActivateSigningKey(ctx context.Context, req *v1.ActivateSigningKeyRequest) (*v1.ActivateSigningKeyResponse, error) {
+	response, err := c.activateSigningKey.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// RetireSigningKey calls zonemint.v1.KeyService.RetireSigningKey.
+func (c *keyServiceClient) RetireSigningKey(ctx context.Context, req *v1.RetireSigningKeyRequest) (*v1.RetireSigningKeyResponse, error) {
+	response, err := c.retireSigningKey.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// DistrustSigningKey calls zonemint.v1.KeyService.DistrustSigningKey.
+func (c *keyServiceClient) DistrustSigningKey(ctx context.Context, req *v1.DistrustSigningKeyRequest) (*v1.DistrustSigningKeyResponse, error) {
+	response, err := c.distrustSigningKey.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// DestroySigningKey calls zonemint.v1.KeyService.DestroySigningKey.
+func (c *keyServiceClient) DestroySigningKey(ctx context.Context, req *v1.DestroySigningKeyRequest) (*v1.DestroySigningKeyResponse, error) {
+	response, err := c.destroySigningKey.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// ImportPublicKey calls zonemint.v1.KeyService.ImportPublicKey.
+func (c *keyServiceClient) ImportPublicKey(ctx context.Context, req *v1.ImportPublicKeyRequest) (*v1.ImportPublicKeyResponse, error) {
+	response, err := c.importPublicKey.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// AcknowledgeKeys calls zonemint.v1.KeyService.AcknowledgeKeys.
+func (c *keyServiceClient) AcknowledgeKeys(ctx context.Context, req *v1.AcknowledgeKeysRequest) (*v1.AcknowledgeKeysResponse, error) {
+	response, err := c.acknowledgeKeys.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// ReconcileSigningKeys calls zonemint.v1.KeyService.ReconcileSigningKeys.
+func (c *keyServiceClient) ReconcileSigningKeys(ctx context.Context, req *v1.ReconcileSigningKeysRequest) (*v1.ReconcileSigningKeysResponse, error) {
+	response, err := c.reconcileSigningKeys.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
 // KeyServiceHandler is an implementation of the zonemint.v1.KeyService service.
 type KeyServiceHandler interface {
 	// CreateKeyset creates a keyset with two keys: one that signs, and its
 	// published successor. It returns when both exist in the backend.
 	CreateKeyset(context.Context, *v1.CreateKeysetRequest) (*v1.CreateKeysetResponse, error)
+	// UpdateKeyset changes the policy of a keyset. What concerns new keys, like
+	// their backend, takes effect with the next rotation.
+	UpdateKeyset(context.Context, *v1.UpdateKeysetRequest) (*v1.UpdateKeysetResponse, error)
 	// ListKeysets lists the keysets that the caller may see, by name.
 	ListKeysets(context.Context, *v1.ListKeysetsRequest) (*v1.ListKeysetsResponse, error)
 	// ListSigningKeys lists the keys of a keyset, by serial.
 	ListSigningKeys(context.Context, *v1.ListSigningKeysRequest) (*v1.ListSigningKeysResponse, error)
+	// GetSigningKey returns one key, how many live tokens it has signed, and what
+	// will become of it.
+	GetSigningKey(context.Context, *v1.GetSigningKeyRequest) (*v1.GetSigningKeyResponse, error)
+	// RotateKeyset lets the published successor take over, as soon as every
+	// verifier has it. With "now" it takes over within the call, or the call
+	// fails with what is missing.
+	RotateKeyset(context.Context, *v1.RotateKeysetRequest) (*v1.RotateKeysetResponse, error)
+	// ActivateSigningKey lets one key sign: a published one, or a retiring one to
+	// undo an activation. The key that signed until then goes on verifying.
+	ActivateSigningKey(context.Context, *v1.ActivateSigningKeyRequest) (*v1.ActivateSigningKeyResponse, error)
+	// RetireSigningKey ends what a key is doing: a key that is being made is given
+	// up, a published one is abandoned, an active one only verifies, a retiring
+	// one is removed from the JWK set.
+	RetireSigningKey(context.Context, *v1.RetireSigningKeyRequest) (*v1.RetireSigningKeyResponse, error)
+	// DistrustSigningKey takes a key out of the JWK set at once, with all tokens
+	// that it has signed. The successor takes over if it was active.
+	DistrustSigningKey(context.Context, *v1.DistrustSigningKeyRequest) (*v1.DistrustSigningKeyResponse, error)
+	// DestroySigningKey destroys the private key of a serial that has ended, in
+	// its backend. It cannot be undone.
+	DestroySigningKey(context.Context, *v1.DestroySigningKeyRequest) (*v1.DestroySigningKeyResponse, error)
+	// ImportPublicKey adds a public key that only verifies, so that tokens of
+	// another issuer stay valid for a while. It needs proof that the private key
+	// is the asker's: without one, the answer is a challenge to sign.
+	ImportPublicKey(context.Context, *v1.ImportPublicKeyRequest) (*v1.ImportPublicKeyResponse, error)
+	// AcknowledgeKeys says which keys a consumer of the keyset has. Rotations wait
+	// for it.
+	AcknowledgeKeys(context.Context, *v1.AcknowledgeKeysRequest) (*v1.AcknowledgeKeysResponse, error)
+	// ReconcileSigningKeys compares the backends with the database: keys with a
+	// label of zonemint that no row knows, and rows whose key is not found. It
+	// changes nothing.
+	ReconcileSigningKeys(context.Context, *v1.ReconcileSigningKeysRequest) (*v1.ReconcileSigningKeysResponse, error)
 }
 
 // NewKeyServiceHandler builds an HTTP handler from the service implementation. It returns the path
@@ -143,6 +399,12 @@ func NewKeyServiceHandler(svc KeyServiceHandler, opts ...connect.HandlerOption) 
 		connect.WithSchema(keyServiceMethods.ByName("CreateKeyset")),
 		connect.WithHandlerOptions(opts...),
 	)
+	keyServiceUpdateKeysetHandler := connect.NewUnaryHandlerSimple(
+		KeyServiceUpdateKeysetProcedure,
+		svc.UpdateKeyset,
+		connect.WithSchema(keyServiceMethods.ByName("UpdateKeyset")),
+		connect.WithHandlerOptions(opts...),
+	)
 	keyServiceListKeysetsHandler := connect.NewUnaryHandlerSimple(
 		KeyServiceListKeysetsProcedure,
 		svc.ListKeysets,
@@ -155,14 +417,88 @@ func NewKeyServiceHandler(svc KeyServiceHandler, opts ...connect.HandlerOption) 
 		connect.WithSchema(keyServiceMethods.ByName("ListSigningKeys")),
 		connect.WithHandlerOptions(opts...),
 	)
+	keyServiceGetSigningKeyHandler := connect.NewUnaryHandlerSimple(
+		KeyServiceGetSigningKeyProcedure,
+		svc.GetSigningKey,
+		connect.WithSchema(keyServiceMethods.ByName("GetSigningKey")),
+		connect.WithHandlerOptions(opts...),
+	)
+	keyServiceRotateKeysetHandler := connect.NewUnaryHandlerSimple(
+		KeyServiceRotateKeysetProcedure,
+		svc.RotateKeyset,
+		connect.WithSchema(keyServiceMethods.ByName("RotateKeyset")),
+		connect.WithHandlerOptions(opts...),
+	)
+	keyServiceActivateSigningKeyHandler := connect.NewUnaryHandlerSimple(
+		KeyServiceActivateSigningKeyProcedure,
+		svc.ActivateSigningKey,
+		connect.WithSchema(keyServiceMethods.ByName("ActivateSigningKey")),
+		connect.WithHandlerOptions(opts...),
+	)
+	keyServiceRetireSigningKeyHandler := connect.NewUnaryHandlerSimple(
+		KeyServiceRetireSigningKeyProcedure,
+		svc.RetireSigningKey,
+		connect.WithSchema(keyServiceMethods.ByName("RetireSigningKey")),
+		connect.WithHandlerOptions(opts...),
+	)
+	keyServiceDistrustSigningKeyHandler := connect.NewUnaryHandlerSimple(
+		KeyServiceDistrustSigningKeyProcedure,
+		svc.DistrustSigningKey,
+		connect.WithSchema(keyServiceMethods.ByName("DistrustSigningKey")),
+		connect.WithHandlerOptions(opts...),
+	)
+	keyServiceDestroySigningKeyHandler := connect.NewUnaryHandlerSimple(
+		KeyServiceDestroySigningKeyProcedure,
+		svc.DestroySigningKey,
+		connect.WithSchema(keyServiceMethods.ByName("DestroySigningKey")),
+		connect.WithHandlerOptions(opts...),
+	)
+	keyServiceImportPublicKeyHandler := connect.NewUnaryHandlerSimple(
+		KeyServiceImportPublicKeyProcedure,
+		svc.ImportPublicKey,
+		connect.WithSchema(keyServiceMethods.ByName("ImportPublicKey")),
+		connect.WithHandlerOptions(opts...),
+	)
+	keyServiceAcknowledgeKeysHandler := connect.NewUnaryHandlerSimple(
+		KeyServiceAcknowledgeKeysProcedure,
+		svc.AcknowledgeKeys,
+		connect.WithSchema(keyServiceMethods.ByName("AcknowledgeKeys")),
+		connect.WithHandlerOptions(opts...),
+	)
+	keyServiceReconcileSigningKeysHandler := connect.NewUnaryHandlerSimple(
+		KeyServiceReconcileSigningKeysProcedure,
+		svc.ReconcileSigningKeys,
+		connect.WithSchema(keyServiceMethods.ByName("ReconcileSigningKeys")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/zonemint.v1.KeyService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case KeyServiceCreateKeysetProcedure:
 			keyServiceCreateKeysetHandler.ServeHTTP(w, r)
+		case KeyServiceUpdateKeysetProcedure:
+			keyServiceUpdateKeysetHandler.ServeHTTP(w, r)
 		case KeyServiceListKeysetsProcedure:
 			keyServiceListKeysetsHandler.ServeHTTP(w, r)
 		case KeyServiceListSigningKeysProcedure:
 			keyServiceListSigningKeysHandler.ServeHTTP(w, r)
+		case KeyServiceGetSigningKeyProcedure:
+			keyServiceGetSigningKeyHandler.ServeHTTP(w, r)
+		case KeyServiceRotateKeysetProcedure:
+			keyServiceRotateKeysetHandler.ServeHTTP(w, r)
+		case KeyServiceActivateSigningKeyProcedure:
+			keyServiceActivateSigningKeyHandler.ServeHTTP(w, r)
+		case KeyServiceRetireSigningKeyProcedure:
+			keyServiceRetireSigningKeyHandler.ServeHTTP(w, r)
+		case KeyServiceDistrustSigningKeyProcedure:
+			keyServiceDistrustSigningKeyHandler.ServeHTTP(w, r)
+		case KeyServiceDestroySigningKeyProcedure:
+			keyServiceDestroySigningKeyHandler.ServeHTTP(w, r)
+		case KeyServiceImportPublicKeyProcedure:
+			keyServiceImportPublicKeyHandler.ServeHTTP(w, r)
+		case KeyServiceAcknowledgeKeysProcedure:
+			keyServiceAcknowledgeKeysHandler.ServeHTTP(w, r)
+		case KeyServiceReconcileSigningKeysProcedure:
+			keyServiceReconcileSigningKeysHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -176,10 +512,50 @@ func (UnimplementedKeyServiceHandler) CreateKeyset(context.Context, *v1.CreateKe
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zonemint.v1.KeyService.CreateKeyset is not implemented"))
 }
 
+func (UnimplementedKeyServiceHandler) UpdateKeyset(context.Context, *v1.UpdateKeysetRequest) (*v1.UpdateKeysetResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zonemint.v1.KeyService.UpdateKeyset is not implemented"))
+}
+
 func (UnimplementedKeyServiceHandler) ListKeysets(context.Context, *v1.ListKeysetsRequest) (*v1.ListKeysetsResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zonemint.v1.KeyService.ListKeysets is not implemented"))
 }
 
 func (UnimplementedKeyServiceHandler) ListSigningKeys(context.Context, *v1.ListSigningKeysRequest) (*v1.ListSigningKeysResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zonemint.v1.KeyService.ListSigningKeys is not implemented"))
+}
+
+func (UnimplementedKeyServiceHandler) GetSigningKey(context.Context, *v1.GetSigningKeyRequest) (*v1.GetSigningKeyResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zonemint.v1.KeyService.GetSigningKey is not implemented"))
+}
+
+func (UnimplementedKeyServiceHandler) RotateKeyset(context.Context, *v1.RotateKeysetRequest) (*v1.RotateKeysetResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zonemint.v1.KeyService.RotateKeyset is not implemented"))
+}
+
+func (UnimplementedKeyServiceHandler) ActivateSigningKey(context.Context, *v1.ActivateSigningKeyRequest) (*v1.ActivateSigningKeyResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zonemint.v1.KeyService.ActivateSigningKey is not implemented"))
+}
+
+func (UnimplementedKeyServiceHandler) RetireSigningKey(context.Context, *v1.RetireSigningKeyRequest) (*v1.RetireSigningKeyResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zonemint.v1.KeyService.RetireSigningKey is not implemented"))
+}
+
+func (UnimplementedKeyServiceHandler) DistrustSigningKey(context.Context, *v1.DistrustSigningKeyRequest) (*v1.DistrustSigningKeyResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zonemint.v1.KeyService.DistrustSigningKey is not implemented"))
+}
+
+func (UnimplementedKeyServiceHandler) DestroySigningKey(context.Context, *v1.DestroySigningKeyRequest) (*v1.DestroySigningKeyResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zonemint.v1.KeyService.DestroySigningKey is not implemented"))
+}
+
+func (UnimplementedKeyServiceHandler) ImportPublicKey(context.Context, *v1.ImportPublicKeyRequest) (*v1.ImportPublicKeyResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zonemint.v1.KeyService.ImportPublicKey is not implemented"))
+}
+
+func (UnimplementedKeyServiceHandler) AcknowledgeKeys(context.Context, *v1.AcknowledgeKeysRequest) (*v1.AcknowledgeKeysResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zonemint.v1.KeyService.AcknowledgeKeys is not implemented"))
+}
+
+func (UnimplementedKeyServiceHandler) ReconcileSigningKeys(context.Context, *v1.ReconcileSigningKeysRequest) (*v1.ReconcileSigningKeysResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zonemint.v1.KeyService.ReconcileSigningKeys is not implemented"))
 }

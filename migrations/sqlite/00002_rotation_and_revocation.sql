@@ -1,0 +1,17 @@
+-- +goose Up
+
+-- Which copy of the data this is. A restored database has another one than is
+-- written here, and then readers of the revocation feeds must start over: they
+-- may have seen what was lost.
+ALTER TABLE installation ADD COLUMN incarnation TEXT NOT NULL DEFAULT '';
+
+-- Rows stamped before the barrier are not recorded any more. Like last_expiry it
+-- is not covered by the MAC: raising it can only make tokens be made again.
+ALTER TABLE signing_keys ADD COLUMN issue_barrier INTEGER NOT NULL DEFAULT 0;
+
+-- How long verifiers may use a JWK set of this replica at the longest: its lease,
+-- and max-age with stale-if-error.
+ALTER TABLE replicas ADD COLUMN lease_us INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE replicas ADD COLUMN cache_us INTEGER NOT NULL DEFAULT 0;
+-- When the replica first said that it has loaded its generation.
+ALTER TABLE replicas ADD COLUMN acked_at INTEGER;

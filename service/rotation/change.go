@@ -1,0 +1,51 @@
+package rotation
+
+import (
+	"slices"
+
+	"github.com/zonemint/zonemint/store"
+)
+
+// Apply returns what the steps that are due change in the database. Making keys
+// is not part of it: that takes a backend. Label returns a fresh random label.
+func Apply(l *store.Lifecycle, r Rules, label func() string) store.Change {
+	var c store.Change
+	for _, s := range Steps(l, r) {
+		if !s.Due(l.Now) {
+			continue
+		}
+		switch s.Kind {
+		case Begin:
+			c.New = append(c.New, store.NewKey{Role: s.role, Label: label(), Reason: s.Reason, ActivateAfter: s.activateAfter})
+		case Activate:
+			t := Takeover(l, s.Serial, s.Reason, label)
+			if c.Moves = append(c.Moves, t.Moves...); len(c.New) == 0 {
+				c.New = t.New
+			}
+		case Abandon:
+			c.Moves = append(c.Moves, store.Move{Serial: s.Serial, To: store.StateAbandoned, Reason: s.Reason})
+		case Remove:
+			c.Moves = append(c.Moves, store.Move{Serial: s.Serial, To: store.StateRemoved, Reason: s.Reason})
+		case Make:
+		}
+	}
+	return c
+}
+
+// Takeover returns the change by which a key begins to sign: the one that signs
+// now retires, and the next successor is begun, all in one transaction, so that
+// the keyset is never without a key and never without a plan.
+func Takeover(l *store.Lifecycle, serial int, reason string, label func() string) store.Change {
+	var c store.Change
+	k, _ := l.Key(serial)
+	if active, ok := l.Active(k.Role); ok {
+		c.Moves = append(c.Moves, store.Move{Serial: active.Serial, To: store.StateRetiring, Reason: reason})
+	}
+	c.Moves = append(c.Moves, store.Move{Serial: serial, To: store.StateActive, Reason: reason})
+	if !slices.ContainsFunc(heirs(l, k.Role), func(h store.SigningKey) bool { return h.Serial != serial && fits(l, h) }) {
+		c.New = append(c.New, store.NewKey{
+			Role: k.Role, Label: label(), Reason: "every keyset has a published successor",
+		})
+	}
+	return c
+}
