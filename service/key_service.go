@@ -171,13 +171,8 @@ func (s *Service) checkBackend(ks store.Keyset) error {
 	return nil
 }
 
-func newKeyset(k *pb.Keyset) (store.Keyset, error) {
-	if k.GetProfile() == pb.Profile_PROFILE_UNSPECIFIED {
-		return store.Keyset{}, &invalid{"profile", "is required: say what the tokens are for"}
-	}
-	return keysetFromProto(k)
-}
-
+// keysetFromProto takes over each field for itself: of a request that changes some
+// only those count.
 func keysetFromProto(k *pb.Keyset) (store.Keyset, error) {
 	ks := store.Keyset{
 		Name: k.GetName(), Algorithm: k.GetAlgorithm(), Backend: k.GetBackend(),
@@ -199,10 +194,26 @@ func keysetFromProto(k *pb.Keyset) (store.Keyset, error) {
 		return ks, &invalid{"algorithm", err.Error()}
 	}
 	ks.Algorithm = alg.String()
-	if ks.Policy.DefaultValidFor > ks.Policy.MaxValidFor {
-		return ks, &invalid{"default_valid_for", "must not be longer than max_valid_for"}
-	}
 	return ks, nil
+}
+
+// newKeyset returns the keyset that a request describes as a whole.
+func newKeyset(k *pb.Keyset) (store.Keyset, error) {
+	if k.GetProfile() == pb.Profile_PROFILE_UNSPECIFIED {
+		return store.Keyset{}, &invalid{"profile", "is required: say what the tokens are for"}
+	}
+	ks, err := keysetFromProto(k)
+	if err != nil {
+		return ks, err
+	}
+	return ks, checkLifetimes(ks.Policy)
+}
+
+func checkLifetimes(p store.Policy) error {
+	if p.DefaultValidFor > p.MaxValidFor {
+		return &invalid{"default_valid_for", "must not be longer than max_valid_for"}
+	}
+	return nil
 }
 
 func durationOr(d *durationpb.Duration, other time.Duration) store.Duration {

@@ -61,8 +61,8 @@ func (s keyService) policyChange(ks, wish store.Keyset, paths []string) (store.C
 		}
 		set(&ks, &wish)
 	}
-	if ks.Policy.DefaultValidFor > ks.Policy.MaxValidFor {
-		return store.Change{}, &invalid{"default_valid_for", "must not be longer than max_valid_for"}
+	if err := checkLifetimes(ks.Policy); err != nil {
+		return store.Change{}, err
 	}
 	if slices.Contains(paths, "algorithm") || slices.Contains(paths, "backend") {
 		if err := s.checkBackend(ks); err != nil {

@@ -83,6 +83,11 @@ func (p *plan) activation(l *store.Lifecycle, s rotation.Step) {
 		p.add(retire)
 	}
 	p.add(p.stepOf(s))
+	if next, ok := rotation.Heir(l, k); !ok {
+		p.add(&pb.PlannedStep{
+			Action: "make", Serial: int32(next), At: timestamp(s.At), Reason: "every keyset has a published successor",
+		})
+	}
 	if signing {
 		p.add(&pb.PlannedStep{
 			Action: "remove", Serial: int32(active.Serial), Kid: active.KID,

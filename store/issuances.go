@@ -47,15 +47,15 @@ func (f LedgerFilter) JTIs() (from, to uuid.UUID) {
 }
 
 // target names what a filter concerns, for the audit.
-func (f LedgerFilter) target() string {
-	switch {
-	case f.KeysetID == uuid.Nil:
-		return "*"
-	case f.Serial == 0:
-		return f.KeysetID.String()
-	default:
-		return fmt.Sprintf("%s/%d", f.KeysetID, f.Serial)
+func (f LedgerFilter) target(ctx context.Context, tx Tx) (string, error) {
+	if f.KeysetID == uuid.Nil {
+		return "*", nil
 	}
+	name, err := keysetName(ctx, tx, f.KeysetID)
+	if f.Serial == 0 {
+		return name, err
+	}
+	return target(name, f.Serial), err
 }
 
 // describe returns what is set, for the audit.

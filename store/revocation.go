@@ -63,7 +63,11 @@ func (d *DB) Revoke(ctx context.Context, keyset uuid.UUID, items []Revoke, reaso
 		if err := tx.PutRevocations(ctx, keyset, changed); err != nil {
 			return deed{}, err
 		}
-		return revokeDeed(keyset, changed, reason), tx.AdvanceFeed(ctx, keyset, feed.Seq+int64(len(changed)))
+		name, err := keysetName(ctx, tx, keyset)
+		if err != nil {
+			return deed{}, err
+		}
+		return revokeDeed(name, changed, reason), tx.AdvanceFeed(ctx, keyset, feed.Seq+int64(len(changed)))
 	})
 	if err != nil {
 		return nil, fmt.Errorf("revoking: %w", err)
@@ -140,12 +144,12 @@ func revise(old []Revocation, items []Revoke, like Revocation) (all, changed []R
 	return all, changed
 }
 
-func revokeDeed(keyset uuid.UUID, changed []Revocation, reason string) deed {
+func revokeDeed(keyset string, changed []Revocation, reason string) deed {
 	jtis := make([]string, min(len(changed), auditJTIs))
 	for i := range jtis {
 		jtis[i] = changed[i].JTI
 	}
-	target := keyset.String()
+	target := keyset
 	if len(changed) == 1 {
 		target += "/" + changed[0].JTI
 	}
@@ -171,7 +175,11 @@ func (d *DB) LiftRevocation(ctx context.Context, keyset uuid.UUID, jti, reason s
 		if err := tx.LiftRevocation(ctx, r); err != nil {
 			return deed{}, err
 		}
-		return deed{"revocation.lift", keyset.String() + "/" + jti, map[string]any{"reason": reason}},
+		name, err := keysetName(ctx, tx, keyset)
+		if err != nil {
+			return deed{}, err
+		}
+		return deed{"revocation.lift", name + "/" + jti, map[string]any{"reason": reason}},
 			tx.AdvanceFeed(ctx, keyset, r.Seq)
 	})
 	if err != nil {

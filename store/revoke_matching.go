@@ -39,8 +39,12 @@ func (d *DB) RevokeMatching(ctx context.Context, f LedgerFilter, expected *int64
 			return deed{}, fmt.Errorf("%d match, expected were %d: %w", matched, *expected, ErrUnexpectedCount)
 		}
 		revoked, err = tx.RevokeIssuances(ctx, f, Revocation{RevokedAt: now, Reason: reason, Caller: by.Name})
+		if err != nil {
+			return deed{}, err
+		}
+		target, err := f.target(ctx, tx)
 		detail := map[string]any{"filter": f.describe(), "matched": matched, "revoked": revoked, "reason": reason}
-		return deed{"revocation.create-matching", f.target(), detail}, err
+		return deed{"revocation.create-matching", target, detail}, err
 	})
 	if err != nil {
 		return matched, 0, fmt.Errorf("revoking by the ledger: %w", err)

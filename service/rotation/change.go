@@ -1,8 +1,6 @@
 package rotation
 
 import (
-	"slices"
-
 	"github.com/zonemint/zonemint/store"
 )
 
@@ -32,6 +30,17 @@ func Apply(l *store.Lifecycle, r Rules, label func() string) store.Change {
 	return c
 }
 
+// Heir returns the serial that is the successor of k once k signs, and whether its
+// row exists already.
+func Heir(l *store.Lifecycle, k store.SigningKey) (serial int, exists bool) {
+	for _, h := range heirs(l, k.Role) {
+		if h.Serial != k.Serial && fits(l, h) {
+			return h.Serial, true
+		}
+	}
+	return l.Series.LastSerial + 1, false
+}
+
 // Takeover returns the change by which a key begins to sign: the one that signs
 // now retires, and the next successor is begun, all in one transaction, so that
 // the keyset is never without a key and never without a plan.
@@ -42,7 +51,7 @@ func Takeover(l *store.Lifecycle, serial int, reason string, label func() string
 		c.Moves = append(c.Moves, store.Move{Serial: active.Serial, To: store.StateRetiring, Reason: reason})
 	}
 	c.Moves = append(c.Moves, store.Move{Serial: serial, To: store.StateActive, Reason: reason})
-	if !slices.ContainsFunc(heirs(l, k.Role), func(h store.SigningKey) bool { return h.Serial != serial && fits(l, h) }) {
+	if _, ok := Heir(l, k); !ok {
 		c.New = append(c.New, store.NewKey{
 			Role: k.Role, Label: label(), Reason: "every keyset has a published successor",
 		})

@@ -192,9 +192,7 @@ func (r revoking) matching(cmd *cobra.Command, c *client) error {
 	}
 	t := table{}
 	t.add("matched", strconv.FormatInt(resp.GetMatched(), 10))
-	if r.dryRun {
-		t.add("not revoked yet", strconv.FormatInt(resp.GetRevoked(), 10))
-	} else {
+	if !r.dryRun {
 		t.add("newly revoked", strconv.FormatInt(resp.GetRevoked(), 10))
 	}
 	return show(cmd, r.form, resp, t)
@@ -210,6 +208,6 @@ func (r revoking) ask(cmd *cobra.Command, c *client, req *pb.RevokeTokensRequest
 	if counted.GetMatched() == 0 {
 		return nil
 	}
-	question := fmt.Sprintf("This revokes %s, %d of them for the first time.", count(counted.GetMatched(), "live token"), counted.GetRevoked())
+	question := fmt.Sprintf("This revokes %s.", count(counted.GetMatched(), "live token"))
 	return confirm(cmd, question, "yes")
 }
