@@ -60,6 +60,8 @@ func bearer(credential string) connect.UnaryInterceptorFunc {
 type issued struct {
 	zone, token, jti string
 	round            int
+	keyset, kid      string    // if the test asked for them
+	at               time.Time // likewise: when it was asked for
 }
 
 // issue asks for a token of the default keyset.

@@ -13,34 +13,41 @@ import (
 	"time"
 )
 
-// binaryVariable names the binary that the tests run. TestMain sets it, unless
-// somebody did, to have another build tested.
-const binaryVariable = "ZONEMINT_TEST_BINARY"
+// binaryVariable names the binary that the tests run, replicaVariable the one
+// that dies on demand. TestMain sets them, unless somebody did, to have another
+// build tested.
+const (
+	binaryVariable  = "ZONEMINT_TEST_BINARY"
+	replicaVariable = "ZONEMINT_TEST_REPLICA"
+)
 
 func TestMain(m *testing.M) { os.Exit(withBinary(m)) }
 
 func withBinary(m *testing.M) int {
-	if os.Getenv(binaryVariable) != "" {
-		return m.Run()
-	}
 	dir, err := os.MkdirTemp("", "zonemint-integration-")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	defer func() { _ = os.RemoveAll(dir) }() // the system clears its temporary files, too
-	binary := filepath.Join(dir, "zonemint")
-	if err := errors.Join(watchSources(), build(binary), os.Setenv(binaryVariable, binary)); err != nil {
+	err = watchSources()
+	for variable, source := range map[string]string{binaryVariable: "../cmd/zonemint", replicaVariable: "./replica"} {
+		if os.Getenv(variable) == "" {
+			binary := filepath.Join(dir, filepath.Base(source))
+			err = errors.Join(err, build(binary, source), os.Setenv(variable, binary))
+		}
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	return m.Run()
 }
 
-func build(binary string) error {
-	out, err := exec.Command("go", "build", "-o", binary, "../cmd/zonemint").CombinedOutput()
+func build(binary, source string) error {
+	out, err := exec.Command("go", "build", "-o", binary, source).CombinedOutput()
 	if err != nil {
-		return fmt.Errorf("building zonemint: %w\n%s", err, out)
+		return fmt.Errorf("building %s: %w\n%s", source, err, out)
 	}
 	return nil
 }

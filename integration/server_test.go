@@ -18,6 +18,7 @@ import (
 type settings struct {
 	keysets  []keyset      // a zone keyset with fast keys if there are none
 	leaseTTL time.Duration // the default if it is 0
+	more     string        // further lines
 }
 
 type keyset struct{ name, profile, algorithm string }
@@ -79,6 +80,7 @@ func (in *installation) configure(t *testing.T, path, instanceKey string, s sett
 	if s.leaseTTL > 0 {
 		fmt.Fprintf(&b, "lease_ttl: %s\n", s.leaseTTL)
 	}
+	b.WriteString(s.more)
 	if err := os.WriteFile(path, []byte(b.String()), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -106,6 +108,13 @@ type server struct {
 func (in *installation) start(t *testing.T) *server {
 	t.Helper()
 	s := launch(t, in.config)
+	s.awaitListening(t)
+	return s
+}
+
+// awaitListening waits until the server listens.
+func (s *server) awaitListening(t *testing.T) {
+	t.Helper()
 	select {
 	case at := <-s.log.listening:
 		s.public, s.private = at.Public, at.Private
@@ -114,14 +123,18 @@ func (in *installation) start(t *testing.T) *server {
 	case <-time.After(30 * time.Second):
 		t.Fatal("the server does not listen")
 	}
-	return s
 }
 
 // launch starts a server and does not wait.
 func launch(t *testing.T, config string) *server {
 	t.Helper()
-	s := &server{log: newTranscript(), exited: make(chan struct{})}
-	s.cmd = exec.Command(os.Getenv(binaryVariable), "serve", "--config", config)
+	return launchCommand(t, exec.Command(os.Getenv(binaryVariable), "serve", "--config", config))
+}
+
+// launchCommand starts a server by a command of its own.
+func launchCommand(t *testing.T, cmd *exec.Cmd) *server {
+	t.Helper()
+	s := &server{log: newTranscript(), exited: make(chan struct{}), cmd: cmd}
 	s.cmd.Stdout, s.cmd.Stderr = s.log, s.log
 	dieWithParent(s.cmd)
 	if err := s.cmd.Start(); err != nil {

@@ -1,0 +1,135 @@
+package integration
+
+import (
+	"context"
+	"net/http"
+	"sync"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+)
+
+// TestCutOffReplica cuts one of three replicas off from the database and rotates
+// meanwhile. Within its lease it stops to issue and to be ready, and nothing that it
+// says may be used for longer. A key that it does not know begins to sign only
+// after that.
+func TestCutOffReplica(t *testing.T) {
+	f := newFleet(t)
+	for i := range rounds(2, 20) {
+		f.playCutOff(t, f.members[2], i%2 == 1)
+	}
+	f.stop(t)
+}
+
+func (f *fleet) playCutOff(t *testing.T, r *member, kind bool) {
+	f.awaitSuccessor(t)
+	r.client.mustIssue(t, "before")
+
+	mend := sync.OnceFunc(r.cutOff(kind))
+	defer mend()
+	at := time.Now() // the last heartbeat was sent before
+	seen := r.observe(t, at)
+	defer seen()
+	f.mustRotate(t, true) // to the successor that it knows; the next one it never hears of
+	k := f.mustActive(t, "zone")
+	f.mustRotate(t, false)
+	next := f.mustActive(t, "zone")
+	o := seen()
+	if next.GetSerial() != k.GetSerial()+1 {
+		t.Errorf("serial %d signs after serial %d", next.GetSerial(), k.GetSerial())
+	}
+
+	lease := at.Add(fleetLease)
+	if o.usable.After(lease) {
+		t.Errorf("a JWK set could be used until %s after the lease", o.usable.Sub(lease))
+	}
+	if slack := balancerInterval; o.notReady.IsZero() || o.notReady.After(lease.Add(slack)) {
+		t.Errorf("not ready at %s, the lease ended at %s", o.notReady, lease)
+	}
+	if o.issued.After(at) {
+		t.Errorf("a request of %s after the cut brought a token", o.issued.Sub(at))
+	}
+	if !o.stale {
+		t.Error("max-age did not fall to 0")
+	}
+	activated := next.GetActivatedAt().AsTime()
+	if !activated.After(o.usable) {
+		t.Errorf("the next key signed %s before the last JWK set without it was used up", o.usable.Sub(activated))
+	}
+	t.Logf("after the cut (silent: %v): not ready at %s, JWK sets of it used up at %s, lease over at %s, the next key signed at %s",
+		kind, o.notReady.Sub(at).Round(time.Millisecond), o.usable.Sub(at).Round(time.Millisecond), fleetLease, activated.Sub(at).Round(time.Millisecond))
+	mend()
+	f.awaitReturn(t, r)
+	r.client.mustIssue(t, "after")
+	wantValid(t, f.members[0].keys(t, "zone"), r.client.mustIssue(t, "after"))
+	wantValid(t, r.keys(t, "zone"), f.members[0].client.mustIssue(t, "after"))
+}
+
+func (f *fleet) mustRotate(t *testing.T, now bool) {
+	t.Helper()
+	if _, err := f.rotate(t.Context(), "zone", now); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// observed is what a replica that is cut off was seen to do.
+type observed struct {
+	usable   time.Time // the end of the JWK set that may be used for longest
+	stale    bool      // the last set may not be kept at all
+	notReady time.Time // when it was first seen to be
+	issued   time.Time // when the last request was made that brought a token
+}
+
+// observe watches a replica until the function that it returns is called.
+func (r *member) observe(t *testing.T, cut time.Time) func() observed {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	var o observed
+	var watchers sync.WaitGroup
+	watchers.Go(func() {
+		for ctx.Err() == nil {
+			asked := time.Now()
+			_, age, err := fetchSet(context.WithoutCancel(ctx), http.DefaultClient, "http://"+r.public+"/keysets/zone/jwks.json")
+			if err != nil {
+				t.Error("the JWK set of a replica that is cut off: ", err)
+				return
+			}
+			if until := asked.Add(age); age > 0 && until.After(o.usable) {
+				o.usable = until
+			}
+			o.stale = age == 0
+			time.Sleep(10 * time.Millisecond)
+		}
+	})
+	watchers.Go(func() {
+		for ctx.Err() == nil && r.isReady(ctx, time.Second) {
+			time.Sleep(10 * time.Millisecond)
+		}
+		o.notReady = time.Now()
+		for ctx.Err() == nil {
+			if r.isReady(ctx, time.Second) {
+				t.Error("it was ready again without the database")
+				return
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+	})
+	watchers.Go(func() {
+		for ctx.Err() == nil {
+			asked := time.Now()
+			_, err := r.client.issue(context.WithoutCancel(ctx), "during", time.Second)
+			switch took := time.Since(asked); {
+			case err == nil:
+				o.issued = asked
+			case codeOf(err) != connect.CodeUnavailable && asked.After(cut.Add(fleetLease)):
+				t.Errorf("after the lease a request failed within %s with %v", took, err)
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+	})
+	return func() observed {
+		cancel()
+		watchers.Wait()
+		return o
+	}
+}
