@@ -46,7 +46,9 @@ func (s *Service) keepAdvancing(ctx context.Context, renewed <-chan struct{}) er
 // it; losing a race changes nothing.
 func (s *Service) advance(ctx context.Context) (next time.Duration, err error) {
 	// Rows that do not match their MAC were logged when the ring was loaded.
-	all, _, err := s.store.Lifecycles(ctx)
+	look, cancel := context.WithTimeout(ctx, storeTime)
+	defer cancel()
+	all, _, err := s.store.Lifecycles(look)
 	if err != nil {
 		return 0, err
 	}
@@ -59,7 +61,7 @@ func (s *Service) advance(ctx context.Context) (next time.Duration, err error) {
 				if wait := step.At.Sub(l.Now); wait > 0 && len(step.Held) == 0 && (next == 0 || wait < next) {
 					next = wait
 				}
-				s.holds.note(ctx, s.log, l, &step)
+				s.holds.note(ctx, s.log, s.cfg.LeaseTTL, l, &step)
 			case step.Kind == rotation.Make:
 				k, _ := l.Key(step.Serial)
 				s.startMaking(ctx, l.Keyset.Name, k)
@@ -74,8 +76,14 @@ func (s *Service) advance(ctx context.Context) (next time.Duration, err error) {
 	return next, nil
 }
 
+// storeTime bounds what a rotation asks of the database at a time: one that has
+// gone away without a word must not hold up the replica for longer.
+const storeTime = 10 * time.Second
+
 // settle takes the steps of one keyset that are due, in one transaction.
 func (s *Service) settle(ctx context.Context, keyset uuid.UUID, by store.Actor) error {
+	ctx, cancel := context.WithTimeout(ctx, storeTime)
+	defer cancel()
 	_, err := s.store.ChangeKeys(ctx, keyset, by, func(l *store.Lifecycle) (store.Change, error) {
 		return rotation.Apply(l, s.rules(), signer.NewLabel), nil
 	})
@@ -101,10 +109,14 @@ type holds struct {
 	said map[uuid.UUID]string // by key
 }
 
-// note says what a step that is overdue waits for.
-func (h *holds) note(ctx context.Context, log *slog.Logger, l *store.Lifecycle, step *rotation.Step) {
+// note says what a step that is overdue waits for, of replicas after some grace.
+func (h *holds) note(ctx context.Context, log *slog.Logger, grace time.Duration, l *store.Lifecycle, step *rotation.Step) {
 	k, ok := l.Key(step.Serial)
-	if !ok || len(step.Held) == 0 || l.Now.Before(step.At) || step.Held[0].Replica {
+	late := step.At
+	if len(step.Held) > 0 && step.Held[0].Replica {
+		late = late.Add(grace) // replicas catch up within moments
+	}
+	if !ok || len(step.Held) == 0 || l.Now.Before(late) {
 		return
 	}
 	h.mu.Lock()

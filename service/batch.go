@@ -31,21 +31,27 @@ func (s *Service) issueBatch(ctx context.Context, who caller.Caller, items []*pb
 	for i := range all {
 		all[i] = i
 	}
-	seen := s.ring.Load().Generation
-	s.tryBatch(ctx, who, items, all, results)
-	var again []int
-	for i := range results {
-		if errors.Is(results[i].err, ledger.ErrKeyRefused) {
-			again = append(again, i)
-		}
-	}
-	if len(again) > 0 && s.ring.RefreshPast(ctx, seen) == nil {
+	for attempt, again := 0, all; len(again) > 0 && attempt <= refusals; attempt++ {
+		seen := s.ring.Load().Generation
 		s.tryBatch(ctx, who, items, again, results)
+		if again = refusedKeys(results); len(again) > 0 && s.ring.RefreshPast(ctx, seen) != nil {
+			break
+		}
 	}
 	for i := range results {
 		_ = s.noted(who, results[i].err)
 	}
 	return results
+}
+
+// refusedKeys returns the indexes of the items whose key may not sign any more.
+func refusedKeys(results []result) (again []int) {
+	for i := range results {
+		if errors.Is(results[i].err, ledger.ErrKeyRefused) {
+			again = append(again, i)
+		}
+	}
+	return again
 }
 
 // tryBatch issues the items with the given indexes and sets their results.

@@ -120,6 +120,7 @@ func TestClockThatJumps(t *testing.T) {
 	s := w.start(t, cfg, sharpKeyset())
 	must(s.issue(t, w.admin))
 	w.engine.muffle()
+	time.Sleep(50 * time.Millisecond) // for a heartbeat that is under way
 	for ahead, reason := range map[time.Duration]string{
 		30 * time.Second: "this replica's clock jumped by 30s; it signs again after the next heartbeat", -30 * time.Second: "jumped by -30s",
 	} {

@@ -1,10 +1,12 @@
 package service
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 	"unicode/utf8"
 
 	"encoding/base64"
@@ -16,7 +18,7 @@ import (
 )
 
 func (s keyService) DestroySigningKey(ctx context.Context, req *pb.DestroySigningKeyRequest) (*pb.DestroySigningKeyResponse, error) {
-	ks, err := s.visible(ctx, req.GetKeyset())
+	ks, err := s.managed(ctx, req.GetKeyset())
 	if err != nil {
 		return nil, err
 	}
@@ -24,28 +26,31 @@ func (s keyService) DestroySigningKey(ctx context.Context, req *pb.DestroySignin
 	if err != nil {
 		return nil, noSerial(ks.Name, int(req.GetSerial()), err)
 	}
-	if err := destroyable(ks, k); err != nil {
+	now := s.clock.estimate()
+	if err := destroyable(ks, k, now); err != nil {
 		return nil, err
 	}
-	now := s.clock.estimate()
 	steps := []*pb.PlannedStep{{
 		Action: "destroy", Keyset: ks.Name, Serial: req.GetSerial(), Kid: k.KID, At: timestamp(now),
 		Reason: fmt.Sprintf("its private key in backend %q is gone for ever", k.Backend), Evidence: []string{"it is " + string(k.State)},
 	}}
-	if !req.GetDryRun() && k.DestroyedAt.IsZero() {
-		if k, err = s.destroy(ctx, ks, k, req.GetReason()); err != nil {
+	if !req.GetDryRun() {
+		if k, err = s.destroy(ctx, ks, k, req); err != nil {
 			return nil, err
 		}
 	}
 	return &pb.DestroySigningKeyResponse{Steps: steps, SigningKey: keyToProto(ks.Name, k)}, nil
 }
 
-func destroyable(ks store.Keyset, k store.SigningKey) error {
+func destroyable(ks store.Keyset, k store.SigningKey, now time.Time) error {
 	switch {
+	case k.State == store.StateFailed && now.Before(k.MakingUntil):
+		return &held{text: fmt.Sprintf("a replica is still making serial %d, which was given up: try again after %s",
+			k.Serial, k.MakingUntil.UTC().Format(time.RFC3339))}
 	case k.Imported:
-		return &held{fmt.Sprintf("serial %d was imported: its private key is not ours", k.Serial)}
+		return &held{text: fmt.Sprintf("serial %d was imported: its private key is not ours", k.Serial)}
 	case k.State == store.StateCreating || k.State.Verifies():
-		return &held{fmt.Sprintf("serial %d of keyset %q is %s: only keys that are removed, distrusted, abandoned or failed can be destroyed",
+		return &held{text: fmt.Sprintf("serial %d of keyset %q is %s: only keys that are removed, distrusted, abandoned or failed can be destroyed",
 			k.Serial, ks.Name, k.State)}
 	}
 	return nil
@@ -54,7 +59,7 @@ func destroyable(ks store.Keyset, k store.SigningKey) error {
 // destroy destroys a key's private half. The wish is written first and the fact
 // last, so that dying in between leaves a wish in the audit and a key to be
 // destroyed again, which backends allow.
-func (s keyService) destroy(ctx context.Context, ks store.Keyset, k store.SigningKey, reason string) (store.SigningKey, error) {
+func (s keyService) destroy(ctx context.Context, ks store.Keyset, k store.SigningKey, req *pb.DestroySigningKeyRequest) (store.SigningKey, error) {
 	b, ok := s.cfg.Backends[k.Backend]
 	if !ok {
 		return k, &invalid{"serial", fmt.Sprintf("backend %q is not configured on this server", k.Backend)}
@@ -63,21 +68,31 @@ func (s keyService) destroy(ctx context.Context, ks store.Keyset, k store.Signin
 	if err != nil {
 		return k, err
 	}
-	if k, err = s.store.Destroying(ctx, ks, k.Serial, reason, actorOf(ctx)); err != nil {
+	asked := !k.DestroyAskedAt.IsZero() // before: then the backend may have done it
+	if k, err = s.store.Destroying(ctx, ks, k.Serial, req.GetReason(), actorOf(ctx)); err != nil {
 		return k, err
 	}
 	refs := []signer.Ref{k.Ref}
-	if len(k.Ref) == 0 { // it failed, and what was made until then is known by its label
+	if len(k.Ref) == 0 {
+		// It failed, or was destroyed before: what there is is known by its label.
+		if err := sleep(ctx, b.Traits().ConsistencyWindow); err != nil {
+			return k, err
+		}
 		if refs, err = signer.Find(ctx, b, spec); err != nil {
 			return k, err
 		}
 	}
 	for _, ref := range refs {
-		if err := signer.Destroy(ctx, b, spec, ref); err != nil && signer.CodeOf(err) != signer.NotFound {
+		err := signer.Destroy(ctx, b, spec, ref)
+		switch {
+		case signer.CodeOf(err) == signer.NotFound && !asked && !req.GetForce():
+			return k, &held{text: fmt.Sprintf(
+				"backend %q has no such key. If it is the backend that it was made in, and somebody has destroyed the key there, repeat with force", k.Backend)}
+		case err != nil && signer.CodeOf(err) != signer.NotFound:
 			return k, err
 		}
 	}
-	return s.store.Destroyed(ctx, ks, k.Serial, reason, actorOf(ctx))
+	return s.store.Destroyed(ctx, ks, k.Serial, req.GetReason(), actorOf(ctx))
 }
 
 func (s keyService) ReconcileSigningKeys(ctx context.Context, req *pb.ReconcileSigningKeysRequest) (*pb.ReconcileSigningKeysResponse, error) {
@@ -122,22 +137,36 @@ func listKeys(ctx context.Context, b signer.Backend) (keys []signer.Labelled, er
 
 // compare fills in what the backends have and no row knows, and the reverse.
 func (s keyService) compare(ctx context.Context, found map[string][]signer.Labelled, resp *pb.ReconcileSigningKeysResponse) error {
+	// This replica's ring may lack a keyset that another one has just made.
+	if err := s.ring.Refresh(ctx); err != nil {
+		return err
+	}
+	ring := s.ring.Load()
+	tampered := ring.Faults() > 0
 	var errs []error
-	known := map[string]bool{}
-	for _, ks := range s.ring.Load().Keysets() {
+	known := map[string]signer.Ref{}
+	for _, ks := range ring.Keysets() {
 		rows, err := s.store.SigningKeys(ctx, ks.ID)
+		tampered = tampered || errors.Is(err, store.ErrTampered)
 		errs = append(errs, s.despiteTampering(ctx, err))
 		for _, row := range rows {
-			known[row.Label] = true
+			if row.DestroyedAt.IsZero() {
+				known[row.Label] = row.Ref
+			}
 			keys, looked := found[row.Backend]
 			if looked && expected(s.cfg.Backends[row.Backend], row) && !slices.ContainsFunc(keys, func(k signer.Labelled) bool { return k.Label == row.Label }) {
 				resp.Missing = append(resp.Missing, keyToProto(ks.Name, row))
 			}
 		}
 	}
+	if tampered { // somebody might destroy, as unknown, the key of a row that was left out
+		resp.Failed = append(resp.Failed, "the database: a row does not match its MAC, so no key can be called unknown; the server's log says which row")
+		return errors.Join(errs...)
+	}
 	for name, keys := range found {
 		for _, k := range keys {
-			if !known[k.Label] {
+			// Two keys under one label are one too many.
+			if ref, ok := known[k.Label]; !ok || len(ref) > 0 && !bytes.Equal(ref, k.Ref) {
 				resp.Unknown = append(resp.Unknown, &pb.BackendKey{
 					Backend: name, Label: k.Label, Reference: printable(k.Ref), Keyset: k.Keyset, Serial: int32(k.Serial), CreatedAt: timestamp(k.CreatedAt),
 				})

@@ -59,7 +59,7 @@ func answers() []answer {
 
 		{store.ErrCallerRefused, connect.CodeUnauthenticated, "the API token was revoked or has expired"},
 		{ledger.ErrCallerRefused, connect.CodeUnauthenticated, "the API token was revoked or has expired"},
-		{ledger.ErrKeyRefused, connect.CodeUnavailable, "the signing key was replaced meanwhile; try again"},
+		{ledger.ErrKeyRefused, connect.CodeUnavailable, "the signing key was replaced, or tokens of this moment were revoked; try again"},
 		{ledger.ErrBusy, connect.CodeResourceExhausted, "too many requests are waiting; try again later"},
 		{ledger.ErrClosed, connect.CodeUnavailable, "this replica is shutting down; try again"},
 		{errEnding, connect.CodeUnavailable, "this replica is shutting down; try again"},
@@ -167,9 +167,12 @@ func outside(request string, err error) *connect.Error {
 
 func (s *Service) logFault(ctx context.Context, method, request string, who caller.Caller, code connect.Code, err error) {
 	level := slog.LevelInfo
+	_, refused := errors.AsType[*held](err) // with what to do about it: no fault
 	switch code {
 	case connect.CodeInternal, connect.CodeUnavailable, connect.CodeResourceExhausted, connect.CodeFailedPrecondition:
-		level = slog.LevelError
+		if !refused {
+			level = slog.LevelError
+		}
 	default: // the caller's doing
 	}
 	s.log.Log(ctx, level, "request failed", slog.String("method", method), slog.String("request_id", request),

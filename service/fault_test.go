@@ -281,8 +281,8 @@ func TestKeyRefusedForEver(t *testing.T) {
 	rec.calls.Store(0)
 	resp, err := s.issue(t, s.admin)
 	wantNothing(t, resp, err, connect.CodeUnavailable)
-	if rec.calls.Load() != 2 {
-		t.Errorf("%d transactions, want one retry", rec.calls.Load())
+	if rec.calls.Load() != 3 {
+		t.Errorf("%d transactions, want two retries", rec.calls.Load())
 	}
 	for i, r := range must(s.as(s.admin).tokens.IssueTokens(t.Context(), batch)).GetResults() {
 		if r.GetError().GetCode() != "unavailable" {

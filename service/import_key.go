@@ -33,7 +33,7 @@ type foreignKey struct {
 }
 
 func (s keyService) ImportPublicKey(ctx context.Context, req *pb.ImportPublicKeyRequest) (*pb.ImportPublicKeyResponse, error) {
-	ks, err := s.visible(ctx, req.GetKeyset())
+	ks, err := s.managed(ctx, req.GetKeyset())
 	if err != nil {
 		return nil, err
 	}

@@ -47,19 +47,27 @@ type pending struct {
 // issue makes one token. The signature and the ledger row are made at the same
 // time, and the token is returned only when both are done.
 func (s *Service) issue(ctx context.Context, who caller.Caller, drafted func(*keyring.Snapshot) (draft, error)) (issued, error) {
-	seen := s.ring.Load().Generation
+	for range refusals {
+		seen := s.ring.Load().Generation
+		out, err := s.tryIssue(ctx, who, drafted)
+		if !errors.Is(err, ledger.ErrKeyRefused) {
+			return out, s.noted(who, err)
+		}
+		// The key was replaced and this replica has not heard of it yet, or tokens
+		// as old as this one are being revoked. With the new ring it is another
+		// token: another key, another ID, another row.
+		if err := s.ring.RefreshPast(ctx, seen); err != nil {
+			return issued{}, err
+		}
+	}
 	out, err := s.tryIssue(ctx, who, drafted)
-	if !errors.Is(err, ledger.ErrKeyRefused) {
-		return out, s.noted(who, err)
-	}
-	// The key was replaced and this replica has not heard of it yet. With the
-	// new ring it is another token: another key, another ID, another row.
-	if err := s.ring.RefreshPast(ctx, seen); err != nil {
-		return issued{}, err
-	}
-	out, err = s.tryIssue(ctx, who, drafted)
 	return out, s.noted(who, err)
 }
+
+// refusals is how many keys in a row a request may see refused before the last
+// attempt. The ring may have moved for another reason while it was refused, so
+// that the ring of the second attempt is too old as well.
+const refusals = 2
 
 // noted makes the next request look the caller up again, if the database was
 // seen to refuse it.

@@ -27,8 +27,7 @@ const (
 type keyService struct{ *Service }
 
 func (s keyService) CreateKeyset(ctx context.Context, req *pb.CreateKeysetRequest) (*pb.CreateKeysetResponse, error) {
-	who := callerOf(ctx)
-	if err := who.MaySee(req.GetKeyset().GetName()); err != nil {
+	if err := callerOf(ctx).MayManage(req.GetKeyset().GetName()); err != nil {
 		return nil, err
 	}
 	ks, err := newKeyset(req.GetKeyset())
@@ -124,6 +123,12 @@ func (s *Service) createKeyset(ctx context.Context, ks store.Keyset, by store.Ac
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTimeout)
 	defer cancel()
 	for _, k := range keys {
+		// Before Run, nobody else renews the lease, which making a key needs.
+		if s.clock.remaining(s.cfg.LeaseTTL) < s.cfg.LeaseTTL/2 {
+			if err := s.beat(ctx); err != nil {
+				return ks, err
+			}
+		}
 		if err := s.makeKey(ctx, ks.Name, k, by); err != nil && !errors.Is(err, store.ErrConflict) {
 			return ks, err
 		}

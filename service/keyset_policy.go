@@ -27,7 +27,7 @@ func policyFields() map[string]func(to, from *store.Keyset) {
 }
 
 func (s keyService) UpdateKeyset(ctx context.Context, req *pb.UpdateKeysetRequest) (*pb.UpdateKeysetResponse, error) {
-	ks, err := s.visible(ctx, req.GetKeyset().GetName())
+	ks, err := s.managed(ctx, req.GetKeyset().GetName())
 	if err != nil {
 		return nil, err
 	}
@@ -73,6 +73,14 @@ func (s keyService) policyChange(ks, wish store.Keyset, paths []string) (store.C
 		"fields": strings.Join(paths, ","), "algorithm": ks.Algorithm, "backend": ks.Backend,
 		"distribution": ks.Distribution, "policy": ks.Policy,
 	}}, nil
+}
+
+// managed returns a keyset that the caller may change.
+func (s keyService) managed(ctx context.Context, name string) (store.Keyset, error) {
+	if err := callerOf(ctx).MayManage(name); err != nil {
+		return store.Keyset{}, err
+	}
+	return s.visible(ctx, name)
 }
 
 // visible returns a keyset that the caller may see, as the database has it.

@@ -112,13 +112,25 @@ func (s *Service) makeClaimed(ctx context.Context, keyset string, k store.Signin
 	// covered by the window that they wait.
 	ctx, release := s.whileLeased(ctx)
 	defer release()
-	err = s.makeFenced(ctx, b, keyset, k, fence, by)
+	if err = s.makeFenced(ctx, b, keyset, k, fence, by); err != nil {
+		s.giveBack(ctx, k.ID, fence)
+	}
 	if err != nil && errors.Is(context.Cause(ctx), errNoLease) {
 		// The calls know no more than that their context has ended, as if the
 		// caller had left.
 		return fmt.Errorf("making key %s/%d: %w", keyset, k.Serial, errNoLease)
 	}
 	return err
+}
+
+// giveBack lets another replica try: its way to the backend may be better. Where
+// that fails the lease runs out.
+func (s *Service) giveBack(ctx context.Context, key uuid.UUID, fence int64) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+	defer cancel()
+	if err := s.store.ReleaseSigningKey(ctx, key, fence); err != nil {
+		s.log.WarnContext(ctx, "lease on a key not given back, it will run out", slog.String("key", key.String()), slog.Any("error", err))
+	}
 }
 
 // makeFenced makes a key that this replica has claimed.

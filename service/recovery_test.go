@@ -151,8 +151,14 @@ func TestALongConsistencyWindow(t *testing.T) {
 func TestTheCallerLeavesDuringCreation(t *testing.T) {
 	w, fake := remote(t, signertest.FakeOptions{Latency: 50 * time.Millisecond})
 	s := w.start(t, w.config()) // no heartbeat comes to finish it
-	ctx, cancel := context.WithTimeout(t.Context(), 40*time.Millisecond)
+	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
+	go func() {
+		for fake.Calls(signertest.OpCreate) == 0 && ctx.Err() == nil {
+			time.Sleep(time.Millisecond)
+		}
+		cancel()
+	}()
 	if _, err := s.as(s.admin).keys.CreateKeyset(ctx, &pb.CreateKeysetRequest{Keyset: zoneKeyset()}); err == nil {
 		t.Fatal("it was too fast")
 	}

@@ -16,22 +16,32 @@ import (
 // replica that reaches the database and cannot load the ring must not go on telling
 // verifiers that its JWK sets are good.
 func (s *Service) beat(ctx context.Context) error {
+	// Without a lease of its own the replica first asks for none: while it cannot
+	// load the ring, rotations need not wait for it.
+	ttl := s.cfg.LeaseTTL
+	if s.ring.Load() != nil && s.clock.remaining(ttl) == 0 {
+		ttl = 0
+	}
 	for {
-		h, err := s.renew(ctx)
+		h, err := s.renew(ctx, ttl)
 		if err != nil {
 			return err
 		}
-		if snapshot := s.ring.Load(); snapshot != nil && snapshot.Generation < h.now.Generation {
+		if snapshot := s.ring.Load(); snapshot != nil && snapshot.Generation != h.now.Generation {
 			if err := s.ring.Refresh(ctx); err != nil {
 				return err
 			}
+		}
+		if ttl == 0 {
+			ttl = s.cfg.LeaseTTL
+			continue
 		}
 		s.reportClock(ctx, s.clock.renew(h.sent, h.answered, h.now.Now, s.cfg.LeaseTTL))
 		snapshot := s.ring.Load()
 		switch {
 		case snapshot == nil: // at the start: New loads the ring
 			return nil
-		case snapshot.Generation != h.said: // loaded, and not said yet
+		case snapshot.Acknowledged() != h.said: // loaded, and not said yet
 		case snapshot.Broken():
 			return s.ring.Refresh(ctx)
 		default:
@@ -47,15 +57,15 @@ type heartbeat struct {
 	now            store.Beat
 }
 
-func (s *Service) renew(ctx context.Context) (h heartbeat, err error) {
+func (s *Service) renew(ctx context.Context, ttl time.Duration) (h heartbeat, err error) {
 	if snapshot := s.ring.Load(); snapshot != nil {
-		h.said = snapshot.Generation
+		h.said = snapshot.Acknowledged()
 	}
 	h.sent = s.clock.read()
 	h.now, err = s.store.Heartbeat(ctx, store.Replica{
 		ID: s.replica, Name: s.cfg.Name, Version: s.cfg.Version, Generation: h.said,
-		ClockOffset: s.clock.offset(), CacheFor: s.cfg.CacheFor(),
-	}, s.cfg.LeaseTTL)
+		ClockOffset: s.clock.offset(), CacheFor: s.cfg.CacheFor(), LeaseTTL: s.cfg.LeaseTTL,
+	}, ttl)
 	if err != nil {
 		return h, fmt.Errorf("renewing the lease: %w", err)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -17,7 +18,11 @@ import (
 
 // held is a step that must not be taken now. Its text is meant for the caller: it
 // says what is missing and how to go on.
-type held struct{ text string }
+type held struct {
+	text string
+	// moments says that it is only replicas that have to load the key ring.
+	moments bool
+}
 
 func (e *held) Error() string { return e.text }
 
@@ -47,7 +52,9 @@ func notNow(l *store.Lifecycle, s *rotation.Step) error {
 	if len(why) == 0 {
 		return nil
 	}
-	return &held{fmt.Sprintf("serial %d of keyset %q cannot sign yet: %s; wait, or use force", s.Serial, l.Keyset.Name, strings.Join(why, "; "))}
+	lagging := !slices.ContainsFunc(s.Held, func(h rotation.Hold) bool { return !h.Replica }) && !l.Now.Before(s.At)
+	text := fmt.Sprintf("serial %d of keyset %q cannot sign yet: %s; wait, or use force", s.Serial, l.Keyset.Name, strings.Join(why, "; "))
+	return &held{text: text, moments: lagging}
 }
 
 // patience is how long a call waits for replicas to load the key ring, which
@@ -58,16 +65,14 @@ const patience = 5 * time.Second
 // While replicas are catching up with the ring it tries again for a while.
 func (s keyService) change(ctx context.Context, keyset store.Keyset, dryRun bool, decide func(*store.Lifecycle) (store.Change, error)) (l store.Lifecycle, err error) {
 	for deadline := time.Now().Add(patience); ; {
-		catchingUp := false
 		l, err = s.store.ChangeKeys(ctx, keyset.ID, actorOf(ctx), func(l *store.Lifecycle) (store.Change, error) {
 			c, err := decide(l)
-			catchingUp = err != nil && replicasOnly(l)
 			if dryRun {
 				return store.Change{}, err
 			}
 			return c, err
 		})
-		if !catchingUp || time.Now().After(deadline) {
+		if why, ok := errors.AsType[*held](err); !ok || !why.moments || time.Now().After(deadline) {
 			break
 		}
 		if sleep(ctx, 50*time.Millisecond) != nil {
@@ -81,27 +86,10 @@ func (s keyService) change(ctx context.Context, keyset store.Keyset, dryRun bool
 	return l, s.ring.Refresh(ctx)
 }
 
-// replicasOnly says whether some replica has yet to load the ring.
-func replicasOnly(l *store.Lifecycle) bool {
-	for _, r := range l.Replicas {
-		if r.LeaseUntil.After(l.Now) && r.Generation < l.Generation {
-			return true
-		}
-	}
-	return false
-}
-
 func (s keyService) RotateKeyset(ctx context.Context, req *pb.RotateKeysetRequest) (*pb.RotateKeysetResponse, error) {
-	ks, err := s.visible(ctx, req.GetKeyset())
+	ks, err := s.managed(ctx, req.GetKeyset())
 	if err != nil {
 		return nil, err
-	}
-	if b := req.GetBackend(); b != "" {
-		moved := ks
-		moved.Backend = b
-		if err := s.checkBackend(moved); err != nil {
-			return nil, err
-		}
 	}
 	p, err := s.newPlan(ctx, ks)
 	if err != nil {
@@ -125,12 +113,20 @@ func (s keyService) rotate(l *store.Lifecycle, req *pb.RotateKeysetRequest) (sto
 	c := store.Change{Action: "keyset.rotate", Detail: map[string]any{
 		"now": req.GetNow(), "backend": req.GetBackend(), "force": req.GetForce(), "reason": req.GetReason(),
 	}}
+	if from := int(req.GetFromSerial()); from != 0 {
+		if active, ok := l.Active(store.RolePrimary); !ok || active.Serial != from {
+			return c, &held{text: fmt.Sprintf("serial %d of keyset %q does not sign; see `zonemint key list --keyset %s`", from, l.Keyset.Name, l.Keyset.Name)}
+		}
+	}
 	if b := req.GetBackend(); b != "" && b != l.Keyset.Backend {
 		if req.GetNow() {
-			return c, &held{fmt.Sprintf("keyset %q has no published key in backend %q yet: ask without now, and the rotation follows by itself", l.Keyset.Name, b)}
+			return c, &held{text: fmt.Sprintf("keyset %q has no published key in backend %q yet: ask without now, and the rotation follows by itself", l.Keyset.Name, b)}
 		}
 		moved := l.Keyset
 		moved.Backend = b
+		if err := s.checkBackend(moved); err != nil {
+			return c, err
+		}
 		c.Keyset = &moved
 		c.New = []store.NewKey{{Role: store.RolePrimary, Label: signer.NewLabel(), ActivateAfter: l.Now, Reason: reasonOr(req.GetReason(), "moved to backend "+b)}}
 		return c, nil
@@ -138,7 +134,7 @@ func (s keyService) rotate(l *store.Lifecycle, req *pb.RotateKeysetRequest) (sto
 	next, ok := rotation.Successor(l, store.RolePrimary)
 	switch {
 	case !ok && req.GetNow():
-		return c, &held{fmt.Sprintf("keyset %q has no published successor yet; see `zonemint key list --keyset %s`", l.Keyset.Name, l.Keyset.Name)}
+		return c, &held{text: fmt.Sprintf("keyset %q has no published successor yet; see `zonemint key list --keyset %s`", l.Keyset.Name, l.Keyset.Name)}
 	case !ok:
 		c.New = []store.NewKey{{Role: store.RolePrimary, Label: signer.NewLabel(), ActivateAfter: l.Now, Reason: reasonOr(req.GetReason(), "rotation")}}
 		return c, nil
@@ -156,7 +152,7 @@ func (s keyService) rotate(l *store.Lifecycle, req *pb.RotateKeysetRequest) (sto
 // takeover lets a key sign now, if every verifier knows it, or by force.
 func (s keyService) takeover(l *store.Lifecycle, k store.SigningKey, force bool, reason string) (store.Change, error) {
 	if k.State == store.StateCreating {
-		return store.Change{}, &held{fmt.Sprintf("serial %d of keyset %q is still being made", k.Serial, l.Keyset.Name)}
+		return store.Change{}, &held{text: fmt.Sprintf("serial %d of keyset %q is still being made", k.Serial, l.Keyset.Name)}
 	}
 	step := rotation.Activation(l, s.rules(), k)
 	if err := notNow(l, &step); err != nil && !force {
@@ -173,7 +169,7 @@ func reasonOr(reason, usual string) string {
 }
 
 func (s keyService) ActivateSigningKey(ctx context.Context, req *pb.ActivateSigningKeyRequest) (*pb.ActivateSigningKeyResponse, error) {
-	ks, err := s.visible(ctx, req.GetKeyset())
+	ks, err := s.managed(ctx, req.GetKeyset())
 	if err != nil {
 		return nil, err
 	}
@@ -190,7 +186,7 @@ func (s keyService) ActivateSigningKey(ctx context.Context, req *pb.ActivateSign
 		case k.State == store.StateActive:
 			return store.Change{}, nil // it does sign: a repeated call changes nothing
 		case k.Imported:
-			return store.Change{}, &held{fmt.Sprintf("serial %d was imported and only verifies", serial)}
+			return store.Change{}, &held{text: fmt.Sprintf("serial %d was imported and only verifies", serial)}
 		}
 		c, err := s.takeover(l, k, req.GetForce(), reasonOr(req.GetReason(), "activated"))
 		if err == nil {
@@ -212,13 +208,13 @@ func liveKey(l *store.Lifecycle, serial int) (store.SigningKey, error) {
 		return k, noSerial(l.Keyset.Name, serial, store.ErrNotFound)
 	}
 	if !ok {
-		return k, &held{fmt.Sprintf("serial %d of keyset %q has ended", serial, l.Keyset.Name)}
+		return k, &held{text: fmt.Sprintf("serial %d of keyset %q has ended", serial, l.Keyset.Name)}
 	}
 	return k, nil
 }
 
 func (s keyService) RetireSigningKey(ctx context.Context, req *pb.RetireSigningKeyRequest) (*pb.RetireSigningKeyResponse, error) {
-	ks, err := s.visible(ctx, req.GetKeyset())
+	ks, err := s.managed(ctx, req.GetKeyset())
 	if err != nil {
 		return nil, err
 	}
@@ -245,6 +241,21 @@ func (s keyService) RetireSigningKey(ctx context.Context, req *pb.RetireSigningK
 	return &pb.RetireSigningKeyResponse{Steps: p.steps, SigningKey: keyToProto(ks.Name, k)}, err
 }
 
+// breaks says which tokens break when a key is not trusted any more, "" if none do.
+// The key's row decides; how many they are was counted before, and may have grown.
+func breaks(l *store.Lifecycle, k store.SigningKey, live int64) string {
+	switch {
+	case k.Imported && (k.TrustedUntil.IsZero() || k.TrustedUntil.After(l.Now)):
+		return fmt.Sprintf("tokens of another issuer, signed by serial %d and unknown here,", k.Serial)
+	case live > 0:
+		return fmt.Sprintf("%d live tokens of serial %d", live, k.Serial)
+	case k.LastExpiry.After(l.Now):
+		return fmt.Sprintf("tokens of serial %d, the last of which expires by %s,", k.Serial, k.LastExpiry.UTC().Format(time.RFC3339))
+	default:
+		return ""
+	}
+}
+
 // retire ends what a key is doing.
 func retire(l *store.Lifecycle, k store.SigningKey, live int64, req *pb.RetireSigningKeyRequest) (store.Change, error) {
 	m := store.Move{Serial: k.Serial, Reason: reasonOr(req.GetReason(), "retired")}
@@ -256,22 +267,21 @@ func retire(l *store.Lifecycle, k store.SigningKey, live int64, req *pb.RetireSi
 	case store.StateActive:
 		m.To = store.StateRetiring
 		if !req.GetForce() {
-			return store.Change{}, &held{fmt.Sprintf(
+			return store.Change{}, &held{text: fmt.Sprintf(
 				"serial %d signs: keyset %q would issue nothing until its successor may; `zonemint key rotate %s --now` changes the two at once, force retires it all the same",
 				k.Serial, l.Keyset.Name, l.Keyset.Name)}
 		}
 	default:
 		m.To = store.StateRemoved
-		if live > 0 && !req.GetForce() {
-			return store.Change{}, &held{fmt.Sprintf(
-				"%d live tokens of serial %d would break; it is removed by itself when they have expired, or now with force", live, k.Serial)}
+		if what := breaks(l, k, live); what != "" && !req.GetForce() {
+			return store.Change{}, &held{text: what + " would break; it is removed by itself when they have expired, or now with force"}
 		}
 	}
 	return store.Change{Moves: []store.Move{m}}, nil
 }
 
 func (s keyService) DistrustSigningKey(ctx context.Context, req *pb.DistrustSigningKeyRequest) (*pb.DistrustSigningKeyResponse, error) {
-	ks, err := s.visible(ctx, req.GetKeyset())
+	ks, err := s.managed(ctx, req.GetKeyset())
 	if err != nil {
 		return nil, err
 	}
@@ -305,14 +315,17 @@ func (s keyService) DistrustSigningKey(ctx context.Context, req *pb.DistrustSign
 // successor takes over in the same transaction, or as soon as verifiers know it.
 func (s keyService) distrust(l *store.Lifecycle, k store.SigningKey, live int64, req *pb.DistrustSigningKeyRequest) (store.Change, error) {
 	if k.State == store.StateCreating {
-		return store.Change{}, &held{fmt.Sprintf("serial %d is still being made: `zonemint key retire %s %d` gives it up", k.Serial, l.Keyset.Name, k.Serial)}
+		return store.Change{}, &held{text: fmt.Sprintf("serial %d is still being made: `zonemint key retire %s %d` gives it up", k.Serial, l.Keyset.Name, k.Serial)}
 	}
-	if live > 0 && !req.GetForce() && !req.GetDryRun() {
-		return store.Change{}, &held{fmt.Sprintf(
-			"%d live tokens of serial %d would be refused within %s; repeat with force", live, k.Serial, rotation.BelievedFor(l, s.rules()))}
+	if what := breaks(l, k, live); what != "" && !req.GetForce() && !req.GetDryRun() {
+		return store.Change{}, &held{text: fmt.Sprintf(
+			"%s would be refused within %s; repeat with force", what, rotation.BelievedFor(l, s.rules()))}
 	}
 	c := store.Change{Moves: []store.Move{{Serial: k.Serial, To: store.StateDistrusted, Reason: reasonOr(req.GetReason(), "distrusted")}}}
-	if k.State != store.StateActive {
+	// Somebody has to see to it that verifiers of a manual keyset have the key, and
+	// where a row of the keyset is damaged nothing but taking away is safe.
+	byHand := l.Keyset.Distribution == store.DistributionManual && !req.GetForce()
+	if k.State != store.StateActive || byHand || len(l.Faults) > 0 {
 		return c, nil
 	}
 	next, ok := rotation.Successor(l, k.Role)

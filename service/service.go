@@ -161,6 +161,7 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 	s.clock.wall, s.clock.mono, s.clock.maxOffset = cfg.Now, time.Now, cfg.MaxClockOffset
 	s.ring = &keyring.Ring{
 		Store: cfg.Store, Backends: cfg.Backends, Log: cfg.Log,
+		LoadTime: min(10*time.Second, max(time.Second, cfg.LeaseTTL/3)), // the heartbeat waits for it
 		Planned: func(ks store.Keyset, keys []store.SigningKey) []time.Time {
 			return rotation.Planned(ks, keys, s.rules())
 		},

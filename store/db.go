@@ -110,6 +110,9 @@ func (d *DB) act(ctx context.Context, by Actor, fn func(tx Tx, now time.Time) (d
 // acts does the same for an act of several parts.
 func (d *DB) acts(ctx context.Context, by Actor, fn func(tx Tx, now time.Time) ([]deed, error)) error {
 	return d.engine.Update(ctx, func(tx Tx) error {
+		if err := renewFeeds(ctx, tx); err != nil { // see changeFeeds
+			return err
+		}
 		now, err := tx.Now(ctx)
 		if err != nil {
 			return err

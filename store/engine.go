@@ -27,7 +27,7 @@ type Engine interface {
 	// least to what batch.Keys says, before or with the rows.
 	AppendLedger(ctx context.Context, batch LedgerBatch) (Refused, error)
 
-	// Heartbeat renews a replica's lease and returns the database's clock, read
+	// Heartbeat renews a replica's lease for ttl, or ends it with 0, and returns the database's clock, read
 	// within the call, and the ring's generation.
 	Heartbeat(ctx context.Context, r Replica, ttl time.Duration) (Beat, error)
 
@@ -63,6 +63,9 @@ type Tx interface {
 	Installation(ctx context.Context) (Installation, error) // ErrNotFound before the first start
 	InsertInstallation(ctx context.Context, in Installation) error
 	BumpGeneration(ctx context.Context) (int64, error)
+	// LeapGeneration raises the generation past all that replicas may have loaded
+	// from another copy of the data.
+	LeapGeneration(ctx context.Context) error
 	// Incarnation says which copy of the data this is, as far as the database can
 	// tell: a restored one and a promoted standby say something else.
 	Incarnation(ctx context.Context) (string, error)
@@ -100,6 +103,9 @@ type Tx interface {
 	// its fence; ErrConflict if another replica holds it, which has to be alive
 	// to do so.
 	ClaimSigningKey(ctx context.Context, id, owner uuid.UUID, ttl time.Duration) (int64, error)
+	// ReleaseSigningKey gives back a lease that was taken with that fence. It does
+	// nothing if somebody else has taken it since.
+	ReleaseSigningKey(ctx context.Context, id uuid.UUID, fence int64) error
 	// UpdateSigningKey writes k, whose Version and MAC are those of the new
 	// row, over the row in state was with the version before. With a fence
 	// other than 0 the writer must hold it. ErrConflict if the row has moved.
@@ -184,6 +190,8 @@ type Replica struct {
 	// CacheFor is how long verifiers may go on using a JWK set after this
 	// replica has served it.
 	CacheFor time.Duration
+	// LeaseTTL is how long its leases last.
+	LeaseTTL time.Duration
 }
 
 // ReplicaLease is a replica as the database remembers it.
@@ -191,7 +199,6 @@ type ReplicaLease struct {
 	Replica
 	StartedAt  time.Time
 	LeaseUntil time.Time
-	LeaseTTL   time.Duration
 	AckedAt    time.Time // when it first said that it has loaded Generation
 }
 

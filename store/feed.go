@@ -120,8 +120,8 @@ func (d *DB) changeFeeds(ctx context.Context, by Actor, fn func(tx Tx, now time.
 	})
 }
 
-// renewFeeds begins new epochs if the database is another copy of the data than
-// the epochs belong to. It only reads if it is the same, as it nearly always is.
+// renewFeeds begins new epochs, and a new range of generations, if the database is
+// another copy of the data than they belong to. It only reads if it is the same, as it nearly always is.
 func (d *DB) renewFeeds(ctx context.Context) error {
 	var same bool
 	err := d.engine.View(ctx, func(tx Tx) (err error) {
@@ -154,8 +154,15 @@ func renewFeeds(ctx context.Context, tx Tx) error {
 	if err := tx.RenewFeeds(ctx); err != nil {
 		return err
 	}
-	if err := tx.Notify(ctx, TopicRevocations); err != nil {
+	// Generations would be given out twice as well, and a replica take a ring that
+	// it has loaded from the other copy for the one that is here.
+	if err := tx.LeapGeneration(ctx); err != nil {
 		return err
+	}
+	for _, topic := range Topics() {
+		if err := tx.Notify(ctx, topic); err != nil {
+			return err
+		}
 	}
 	now, err := tx.Now(ctx)
 	if err != nil {

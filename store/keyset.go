@@ -65,7 +65,7 @@ type Policy struct {
 	// until somebody asks for it.
 	RotateEvery Duration `json:"rotate_every,omitzero"`
 	// PublishAhead is how long a successor is published at least before it takes
-	// over by itself, on top of what caches need.
+	// over by itself. What caches need is waited for in any case.
 	PublishAhead Duration `json:"publish_ahead,omitzero"`
 	// Consumers are those who have to acknowledge a key before it signs.
 	Consumers []string `json:"consumers,omitempty"`

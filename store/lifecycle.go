@@ -77,7 +77,10 @@ func (d *DB) Lifecycles(ctx context.Context) (all []Lifecycle, faults []error, e
 
 // evidence reads what the lifecycles of all keysets share.
 func evidence(ctx context.Context, tx Tx) (l Lifecycle, err error) {
-	if l.Now, err = tx.Now(ctx); err != nil {
+	if l.Acks, err = tx.Acknowledgements(ctx); err != nil {
+		return l, err
+	}
+	if l.Replicas, err = tx.Replicas(ctx); err != nil {
 		return l, err
 	}
 	in, err := tx.Installation(ctx)
@@ -85,10 +88,7 @@ func evidence(ctx context.Context, tx Tx) (l Lifecycle, err error) {
 		return l, err
 	}
 	l.Generation = in.Generation
-	if l.Replicas, err = tx.Replicas(ctx); err != nil {
-		return l, err
-	}
-	l.Acks, err = tx.Acknowledgements(ctx)
+	l.Now, err = tx.Now(ctx)
 	return l, err
 }
 
@@ -119,6 +119,11 @@ type Change struct {
 	New    []NewKey // the serials after the last one, after the moves
 }
 
+// takesAway says whether the change does nothing but end keys.
+func (c *Change) takesAway() bool {
+	return c.Keyset == nil && len(c.New) == 0 && !slices.ContainsFunc(c.Moves, func(m Move) bool { return m.To == "" || m.To.live() })
+}
+
 func (c *Change) empty() bool { return c.Keyset == nil && len(c.Moves) == 0 && len(c.New) == 0 }
 
 // Move changes one key.
@@ -134,7 +139,8 @@ type Move struct {
 // ChangeKeys lets decide look at a keyset and does what it says, in one
 // transaction that no other ChangeKeys of the keyset comes between. If decide
 // fails, or finds nothing to do, nothing is written. ErrTampered if a row of the
-// keyset does not match its MAC; ErrConflict if the state machine or another
+// keyset does not match its MAC, unless the change only takes keys out of use: a
+// damaged row must not protect a stolen key. ErrConflict if the state machine or another
 // transaction is in the way.
 //
 // The keys are locked one by one as they are moved, so that batches of tokens are
@@ -145,12 +151,12 @@ func (d *DB) ChangeKeys(ctx context.Context, keyset uuid.UUID, by Actor, decide 
 		if err != nil {
 			return nil, err
 		}
-		if len(l.Faults) > 0 {
-			return nil, errors.Join(l.Faults...)
-		}
 		c, err := decide(&l)
 		if err != nil {
 			return nil, err
+		}
+		if len(l.Faults) > 0 && !c.takesAway() {
+			return nil, errors.Join(l.Faults...)
 		}
 		if after = l; c.empty() {
 			return nil, nil
@@ -173,15 +179,18 @@ func (d *DB) lockLifecycle(ctx context.Context, tx Tx, keyset uuid.UUID) (Lifecy
 	if err := d.seal.openKeyset(&ks); err != nil {
 		return Lifecycle{}, err
 	}
-	l, err := evidence(ctx, tx)
-	if err != nil {
-		return l, err
-	}
-	l.Keyset = ks
-	if l.Series, err = tx.SeriesOf(ctx, keyset); err != nil {
-		return l, err
-	}
+	// The keys come before the evidence: what replicas acknowledge after a key was
+	// read is about that key, but not the other way round.
 	keys, err := tx.LiveKeysOf(ctx, keyset)
+	if err != nil {
+		return Lifecycle{}, err
+	}
+	series, err := tx.SeriesOf(ctx, keyset)
+	if err != nil {
+		return Lifecycle{}, err
+	}
+	l, err := evidence(ctx, tx)
+	l.Keyset, l.Series = ks, series
 	d.take(&l, keys)
 	return l, err
 }
@@ -334,7 +343,10 @@ func (d *DB) Destroyed(ctx context.Context, keyset Keyset, serial int, reason st
 // Destroying remembers, before a backend is asked to destroy the private key of an
 // ended serial, that somebody wants it.
 func (d *DB) Destroying(ctx context.Context, keyset Keyset, serial int, reason string, by Actor) (k SigningKey, err error) {
-	err = d.endKey(ctx, keyset, serial, &k, by, func(time.Time) (string, map[string]any) {
+	err = d.endKey(ctx, keyset, serial, &k, by, func(now time.Time) (string, map[string]any) {
+		if k.DestroyAskedAt.IsZero() {
+			k.DestroyAskedAt = now
+		}
 		return "signing-key.destroy", map[string]any{"kid": k.KID, "label": k.Label, "backend": k.Backend, "reason": reason}
 	})
 	return k, err
@@ -371,9 +383,14 @@ func (d *DB) Acknowledge(ctx context.Context, keyset uuid.UUID, consumer string,
 		if !slices.Contains(l.Keyset.Policy.Consumers, consumer) {
 			return deed{}, fmt.Errorf("consumer %q: %w", consumer, ErrNotFound)
 		}
+		i := slices.IndexFunc(l.Acks, func(a Acknowledgement) bool { return a.Consumer == consumer })
+		news := i < 0 || !slices.Equal(slices.Sorted(slices.Values(l.Acks[i].KIDs)), slices.Sorted(slices.Values(kids)))
 		a := Acknowledgement{KeysetID: keyset, Consumer: consumer, KIDs: kids, Generation: l.Generation, Caller: by.Name, AckedAt: now}
 		if err := tx.PutAcknowledgement(ctx, a); err != nil {
 			return deed{}, err
+		}
+		if !news {
+			return deed{}, nil // said again, as bridges do all the time
 		}
 		// Replicas may have waited for it.
 		if err := tx.Notify(ctx, TopicRing); err != nil {

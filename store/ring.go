@@ -133,6 +133,11 @@ func (d *DB) ClaimSigningKey(ctx context.Context, id, owner uuid.UUID, ttl time.
 	return fence, err
 }
 
+// ReleaseSigningKey gives back a lease, so that another replica may try at once.
+func (d *DB) ReleaseSigningKey(ctx context.Context, id uuid.UUID, fence int64) error {
+	return d.engine.Update(ctx, func(tx Tx) error { return tx.ReleaseSigningKey(ctx, id, fence) })
+}
+
 // PublishSigningKey says that a key exists: creating becomes published.
 func (d *DB) PublishSigningKey(ctx context.Context, id uuid.UUID, fence int64, m Made, by Actor) (SigningKey, error) {
 	return d.changeKey(ctx, id, fence, StatePublished, by, map[string]any{"kid": m.KID}, func(k *SigningKey) {
@@ -155,7 +160,7 @@ func keysetName(ctx context.Context, tx Tx, id uuid.UUID) (string, error) {
 // its audit event and the ring's new generation in one transaction.
 func (d *DB) changeKey(ctx context.Context, id uuid.UUID, fence int64, to State, by Actor, detail map[string]any, set func(*SigningKey)) (SigningKey, error) {
 	var k SigningKey
-	err := d.act(ctx, by, func(tx Tx, now time.Time) (_ deed, err error) {
+	err := d.act(ctx, by, func(tx Tx, _ time.Time) (_ deed, err error) {
 		if k, err = tx.LockSigningKey(ctx, id); err != nil {
 			return deed{}, err
 		}
@@ -163,6 +168,12 @@ func (d *DB) changeKey(ctx context.Context, id uuid.UUID, fence int64, to State,
 			return deed{}, err
 		}
 		was := k.State
+		// Behind the gate, so that waits which are counted from this time do not
+		// begin before the change can be seen.
+		now, err := tx.Now(ctx)
+		if err != nil {
+			return deed{}, err
+		}
 		if err := k.moveTo(to, now); err != nil {
 			return deed{}, err
 		}

@@ -98,11 +98,15 @@ func (k *Keyset) encoding() *encoding {
 }
 
 func (k *SigningKey) encoding() *encoding {
-	return encodingOf("signing_keys").id(k.ID).id(k.KeysetID).num(int64(k.Serial)).text(string(k.Role)).
+	e := encodingOf("signing_keys").id(k.ID).id(k.KeysetID).num(int64(k.Serial)).text(string(k.Role)).
 		text(string(k.State)).text(k.Algorithm).text(k.Backend).text(k.Label).bytes(k.Ref).text(k.KID).
 		text(k.Thumbprint).bytes(k.PublicKey).flag(k.Imported).text(k.Reason).
 		time(k.CreatedAt).time(k.PublishedAt).time(k.ActivateAfter).time(k.ActivatedAt).time(k.RetiredAt).
 		time(k.RemovedAt).time(k.DestroyedAt).time(k.TrustedUntil).bytes(k.Attestation).num(k.Version)
+	if !k.DestroyAskedAt.IsZero() {
+		e.text("destroy_asked_at").time(k.DestroyAskedAt)
+	}
+	return e
 }
 
 func (t *APIToken) encoding() *encoding {

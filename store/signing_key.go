@@ -85,7 +85,9 @@ type SigningKey struct {
 	RetiredAt     time.Time
 	RemovedAt     time.Time
 	DestroyedAt   time.Time
-	TrustedUntil  time.Time // imported keys only
+	// DestroyAskedAt is when somebody first wanted the private key destroyed.
+	DestroyAskedAt time.Time
+	TrustedUntil   time.Time // imported keys only
 
 	Attestation []byte
 	Version     int64
@@ -94,6 +96,9 @@ type SigningKey struct {
 	// LastExpiry is an upper bound for the expiry of every token that the key
 	// has signed. Not covered by the MAC, since every batch may raise it.
 	LastExpiry time.Time
+	// MakingUntil is when the lease of the last replica ends, or ended, that was
+	// making the key. Not covered by the MAC.
+	MakingUntil time.Time
 }
 
 // moveTo changes the state, if the state machine allows it.

@@ -9,6 +9,10 @@ ALTER TABLE installation ADD COLUMN incarnation text NOT NULL DEFAULT '';
 -- is not covered by the MAC: raising it can only make tokens be made again.
 ALTER TABLE signing_keys ADD COLUMN issue_barrier timestamptz NOT NULL DEFAULT 'epoch';
 
+-- When somebody first wanted the private key destroyed, before the backend was
+-- asked to: from then on it may be gone.
+ALTER TABLE signing_keys ADD COLUMN destroy_asked_at timestamptz;
+
 -- How long verifiers may use a JWK set of this replica at the longest: its lease,
 -- and max-age with stale-if-error.
 ALTER TABLE replicas ADD COLUMN lease_us bigint NOT NULL DEFAULT 0;

@@ -9,6 +9,10 @@ ALTER TABLE installation ADD COLUMN incarnation TEXT NOT NULL DEFAULT '';
 -- is not covered by the MAC: raising it can only make tokens be made again.
 ALTER TABLE signing_keys ADD COLUMN issue_barrier INTEGER NOT NULL DEFAULT 0;
 
+-- When somebody first wanted the private key destroyed, before the backend was
+-- asked to: from then on it may be gone.
+ALTER TABLE signing_keys ADD COLUMN destroy_asked_at INTEGER;
+
 -- How long verifiers may use a JWK set of this replica at the longest: its lease,
 -- and max-age with stale-if-error.
 ALTER TABLE replicas ADD COLUMN lease_us INTEGER NOT NULL DEFAULT 0;

@@ -69,6 +69,19 @@ func (c Caller) NarrowedToZones() bool { return len(c.Token.Zones) != 0 }
 // NarrowedToKeysets says whether the caller may see some keysets only.
 func (c Caller) NarrowedToKeysets() bool { return len(c.Token.Keysets) != 0 }
 
+// MayManage checks that a keyset is within the caller's bounds, and that the caller
+// is not narrowed to some of its tokens: whoever changes a keyset or its keys
+// reaches all of them.
+func (c Caller) MayManage(keyset string) error {
+	if err := c.MaySee(keyset); err != nil {
+		return err
+	}
+	if t := c.Token; len(t.Zones) != 0 || len(t.Scopes) != 0 || t.MaxValidFor != 0 {
+		return fmt.Errorf("%w: this API token is narrowed to some tokens of keyset %q and may not change its keys", ErrForbidden, keyset)
+	}
+	return nil
+}
+
 // Unbounded checks that the caller is not narrowed to keysets, zones or
 // scopes. Acts that reach beyond a single keyset need it.
 func (c Caller) Unbounded() error {

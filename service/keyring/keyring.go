@@ -41,8 +41,8 @@ type Snapshot struct {
 	Generation int64
 	keysets    map[string]*Keyset
 	unfinished []store.SigningKey
-	idle       []*Keyset // whose first key is published and none signs
-	faults     int       // rows that were left out
+	faults     int  // rows that were left out
+	incomplete bool // of which this replica did not understand some
 }
 
 // Keyset returns a keyset by name; ErrNoKeyset if there is none.
@@ -58,11 +58,18 @@ func (s *Snapshot) Keyset(name string) (*Keyset, error) {
 // MAC or cannot be understood.
 func (s *Snapshot) Faults() int { return s.faults }
 
+// Acknowledged returns the generation that a replica with this ring may say it has
+// loaded. It is 0 if it did not understand some row that is good, which another
+// version wrote: a rotation must not go by what this replica serves.
+func (s *Snapshot) Acknowledged() int64 {
+	if s.incomplete {
+		return 0
+	}
+	return s.Generation
+}
+
 // Unfinished returns the keys in state creating.
 func (s *Snapshot) Unfinished() []store.SigningKey { return s.unfinished }
-
-// Idle returns the keysets that have a published key and none that signs.
-func (s *Snapshot) Idle() []*Keyset { return s.idle }
 
 // Keyset is a keyset with its live keys.
 type Keyset struct {
@@ -117,6 +124,9 @@ type Ring struct {
 	// Planned, if it is set, says when JWK sets are going to change.
 	Planned Planner
 
+	// LoadTime bounds a load, with the opening of keys that it takes; 10s if 0.
+	LoadTime time.Duration
+
 	current atomic.Pointer[Snapshot]
 
 	mu     sync.Mutex // one load at a time
@@ -153,7 +163,7 @@ func (r *Ring) RefreshPast(ctx context.Context, generation int64) error {
 func (r *Ring) refresh(ctx context.Context) error {
 	// The snapshot is everybody's: that one caller has left must not leave its
 	// mark on a key that was about to be opened.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), loadTime)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cmp.Or(r.LoadTime, loadTime))
 	defer cancel()
 	rows, err := r.Store.LoadRing(ctx)
 	if err != nil {
@@ -171,7 +181,8 @@ func (r *Ring) refresh(ctx context.Context) error {
 }
 
 func (r *Ring) build(ctx context.Context, rows store.Ring) (*Snapshot, error) {
-	s := &Snapshot{faults: len(rows.Faults), Generation: rows.Generation, keysets: make(map[string]*Keyset, len(rows.Keysets))}
+	strange := func(fault error) bool { return !errors.Is(fault, store.ErrTampered) }
+	s := &Snapshot{faults: len(rows.Faults), incomplete: slices.ContainsFunc(rows.Faults, strange), Generation: rows.Generation, keysets: make(map[string]*Keyset, len(rows.Keysets))}
 	byID := make(map[uuid.UUID]*Keyset, len(rows.Keysets))
 	for _, row := range rows.Keysets {
 		ks := &Keyset{Keyset: row}
@@ -185,7 +196,7 @@ func (r *Ring) build(ctx context.Context, rows store.Ring) (*Snapshot, error) {
 			s.unfinished = append(s.unfinished, k)
 		default:
 			if err := ks.add(k); err != nil {
-				s.faults++
+				s.faults, s.incomplete = s.faults+1, true
 				r.Log.ErrorContext(ctx, "signing key left out of the key ring", slog.String("key", k.ID.String()), slog.Any("error", err))
 			}
 		}
@@ -196,9 +207,6 @@ func (r *Ring) build(ctx context.Context, rows store.Ring) (*Snapshot, error) {
 			return nil, fmt.Errorf("keyset %s: %w", ks.Name, err)
 		}
 		ks.plan(r.plannedFor(ks))
-		if ks.active == nil && len(ks.Keys) > 0 && ks.Keys[0].Serial == 1 && ks.Keys[0].State == store.StatePublished {
-			s.idle = append(s.idle, ks)
-		}
 	}
 	return s, nil
 }

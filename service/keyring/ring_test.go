@@ -153,9 +153,6 @@ func TestSnapshot(t *testing.T) {
 	wantSigns(t, get(t, s, "zone"), "zone-2")
 	wantKIDs(t, get(t, s, "user"), "user-1")
 	wantKIDs(t, get(t, s, "dataplane/default"))
-	if idle := s.Idle(); len(idle) != 1 || idle[0].Name != "user" {
-		t.Errorf("idle %v", idle)
-	}
 	for _, name := range []string{"user", "dataplane/default"} {
 		if err := get(t, s, name).Ready(); !errors.Is(err, keyring.ErrNoActiveKey) {
 			t.Errorf("%s: %v", name, err)

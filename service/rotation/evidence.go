@@ -12,10 +12,6 @@ import (
 // know it, whether or not somebody wants it.
 func Activation(l *store.Lifecycle, r Rules, k store.SigningKey) Step {
 	s := Step{Kind: Activate, Serial: k.Serial, KID: k.KID, At: l.Now, role: k.Role}
-	if k.State == store.StateRetiring {
-		s.Evidence = append(s.Evidence, "it has been in every JWK set since it was published")
-		return s
-	}
 	if l.Keyset.Distribution == store.DistributionJWKS {
 		wait := cacheTime(l) + r.Skew
 		s.At = k.PublishedAt.Add(wait)

@@ -69,8 +69,8 @@ func key(serial int, state store.State) store.SigningKey {
 // replica is one whose lease lasts that much longer than noon.
 func replica(name string, generation int64, left time.Duration) store.ReplicaLease {
 	return store.ReplicaLease{
-		Replica:    store.Replica{ID: uuid.UUID{3, name[0]}, Name: name, Generation: generation, CacheFor: cache},
-		LeaseUntil: noon.Add(left), LeaseTTL: lease,
+		Replica:    store.Replica{ID: uuid.UUID{3, name[0]}, Name: name, Generation: generation, CacheFor: cache, LeaseTTL: lease},
+		LeaseUntil: noon.Add(left),
 	}
 }
 

@@ -170,7 +170,9 @@ func begin(l *store.Lifecycle, role store.Role, superseded []store.SigningKey) S
 	s := Step{Kind: Begin, Serial: l.Series.LastSerial + 1, At: l.Now, role: role, Reason: "the keyset has no published successor"}
 	if len(superseded) > 0 {
 		s.Reason = fmt.Sprintf("new keys are to be %s in backend %q", l.Keyset.Algorithm, l.Keyset.Backend)
-		s.activateAfter = superseded[0].ActivateAfter // a rotation that was asked for goes on
+		for _, k := range superseded { // a rotation that was asked for goes on
+			s.activateAfter = latest(s.activateAfter, k.ActivateAfter)
+		}
 	}
 	return s
 }
@@ -190,7 +192,10 @@ func takeover(l *store.Lifecycle, r Rules, role store.Role, heirs []store.Signin
 	}
 	s := Activation(l, r, k)
 	s.Reason = reason
-	s.At = latest(s.At, asked, k.PublishedAt.Add(time.Duration(l.Keyset.Policy.PublishAhead)))
+	s.At = latest(s.At, asked)
+	if _, signing := l.Active(role); signing {
+		s.At = latest(s.At, k.PublishedAt.Add(time.Duration(l.Keyset.Policy.PublishAhead)))
+	}
 	if l.Keyset.Distribution == store.DistributionManual {
 		s.Held = append(s.Held, Hold{Text: fmt.Sprintf(
 			"distribution is manual: when verifiers have the key, run `zonemint key activate %s %d`", l.Keyset.Name, k.Serial)})

@@ -118,6 +118,10 @@ func TestAnotherKind(t *testing.T) {
 		{"algorithm changes", settled(wants("local", "EdDSA")), []string{"begin 4 now"}, []string{"new"}},
 		{"a rotation was asked for", settled(wants("hsm", "ES256"), of(3, asked)), []string{"begin 4 now"}, []string{"new, asked for"}},
 		{
+			"a rotation was asked for, of the older one", settled(wants("hsm", "ES256"), of(3, asked), with(key(4, store.StateCreating), asIs)),
+			[]string{"make 4 now", "begin 5 now"}, []string{"new, asked for"},
+		},
+		{
 			"being made", settled(wants("hsm", "ES256"), of(3, asked), with(key(4, store.StateCreating), both(in("hsm"), asked))),
 			[]string{"make 4 now"}, nil,
 		},
@@ -250,15 +254,21 @@ func TestRemoval(t *testing.T) {
 
 // After an activation that was undone, what was active is retiring again.
 func TestRollback(t *testing.T) {
-	l := settled(keys(key(2, store.StateRetiring), key(3, store.StateActive), key(4, store.StatePublished)))
+	l := settled(keys(key(2, store.StateRetiring), key(3, store.StateActive), key(4, store.StatePublished)),
+		of(2, published(time.Hour)))
 	k, _ := l.Key(2)
-	s := rotation.Activation(l, rules, k)
-	if len(s.Held) > 0 || s.At.After(noon) || !s.Due(noon) || len(s.Evidence) != 1 {
-		t.Errorf("going back waits for %+v", s)
-	}
-	l = settled(among(replica("a", 1, lease)), by(store.DistributionKumaSync, "east"), keys(l.Keys...))
 	if s := rotation.Activation(l, rules, k); !s.Due(noon) {
 		t.Errorf("going back waits for %+v", s)
+	}
+	// One that was forced to sign before verifiers had it waits like any other.
+	forced := k
+	forced.PublishedAt = noon
+	if s := rotation.Activation(l, rules, forced); s.Due(noon) {
+		t.Error("verifiers cannot have the key yet")
+	}
+	l = settled(by(store.DistributionKumaSync, "east"), keys(l.Keys...))
+	if s := rotation.Activation(l, rules, k); s.Due(noon) {
+		t.Error("the consumer has never had the key")
 	}
 	same(t, "Takeover", change(rotation.Takeover(l, 2, "back", label)), []string{"3 retiring", "2 active"})
 	after := rotation.Preview(l, rotation.Takeover(l, 2, "back", label))

@@ -58,9 +58,10 @@ func toReplica(r dbsqlc.Replica) store.ReplicaLease {
 			ID: r.ID, Name: r.Name, Version: r.Version, Generation: r.Generation,
 			ClockOffset: time.Duration(r.ClockOffsetUs) * time.Microsecond,
 			CacheFor:    time.Duration(r.CacheUs) * time.Microsecond,
+			LeaseTTL:    time.Duration(r.LeaseUs) * time.Microsecond,
 		},
 		StartedAt: r.StartedAt.UTC(), LeaseUntil: r.LeaseUntil.UTC(),
-		LeaseTTL: time.Duration(r.LeaseUs) * time.Microsecond, AckedAt: utc(r.AckedAt),
+		AckedAt: utc(r.AckedAt),
 	}
 }
 

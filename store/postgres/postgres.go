@@ -102,7 +102,7 @@ func connect(ctx context.Context, cfg *pgxpool.Config) (*pgxpool.Pool, error) {
 // process that freezes in the middle of an administrative act holds the gate of
 // its keyset; the server ends such a transaction before anybody gives up waiting.
 func runtimeParams() map[string]string {
-	return map[string]string{"application_name": "zonemint", "idle_in_transaction_session_timeout": "10s"}
+	return map[string]string{"application_name": "zonemint", "idle_in_transaction_session_timeout": "3s"}
 }
 
 // checkDurability refuses a connection on which a commit may be acknowledged
@@ -226,7 +226,7 @@ func (e *Engine) Heartbeat(ctx context.Context, r store.Replica, ttl time.Durati
 	row, err := dbsqlc.New(e.vital).Heartbeat(ctx, dbsqlc.HeartbeatParams{
 		ID: r.ID, Name: r.Name, Version: r.Version, Seconds: ttl.Seconds(),
 		Generation: r.Generation, ClockOffsetUs: r.ClockOffset.Microseconds(),
-		LeaseUs: ttl.Microseconds(), CacheUs: r.CacheFor.Microseconds(),
+		LeaseUs: r.LeaseTTL.Microseconds(), CacheUs: r.CacheFor.Microseconds(),
 	})
 	if err != nil {
 		return store.Beat{}, interpret(err)

@@ -46,6 +46,8 @@ func (t tx) Notify(ctx context.Context, topic store.Topic) error {
 	return interpret(t.q.Notify(ctx, string(topic)))
 }
 
+func (t tx) LeapGeneration(ctx context.Context) error { return interpret(t.q.LeapGeneration(ctx)) }
+
 func (t tx) InsertKeyset(ctx context.Context, ks store.Keyset) error {
 	err := t.q.InsertKeyset(ctx, dbsqlc.InsertKeysetParams{
 		ID: ks.ID, Name: ks.Name, Profile: string(ks.Profile), Algorithm: ks.Algorithm, Backend: ks.Backend,
@@ -108,6 +110,7 @@ func toSigningKey(r dbsqlc.SigningKey) store.SigningKey {
 		Imported: r.Imported, Reason: r.Reason, CreatedAt: r.CreatedAt.UTC(),
 		PublishedAt: utc(r.PublishedAt), ActivateAfter: utc(r.ActivateAfter), ActivatedAt: utc(r.ActivatedAt),
 		RetiredAt: utc(r.RetiredAt), RemovedAt: utc(r.RemovedAt), DestroyedAt: utc(r.DestroyedAt),
+		DestroyAskedAt: utc(r.DestroyAskedAt), MakingUntil: utc(r.LeaseUntil),
 		TrustedUntil: utc(r.TrustedUntil), Attestation: r.Attestation,
 		Version: r.Version, MAC: r.Mac, LastExpiry: r.LastExpiry.UTC(),
 	}
@@ -121,12 +124,16 @@ func (t tx) ClaimSigningKey(ctx context.Context, id, owner uuid.UUID, ttl time.D
 	return fence, err
 }
 
+func (t tx) ReleaseSigningKey(ctx context.Context, id uuid.UUID, fence int64) error {
+	return interpret(t.q.ReleaseSigningKey(ctx, dbsqlc.ReleaseSigningKeyParams{ID: id, Fence: fence}))
+}
+
 func (t tx) UpdateSigningKey(ctx context.Context, k store.SigningKey, was store.State, fence int64) error {
 	n, err := t.q.UpdateSigningKey(ctx, dbsqlc.UpdateSigningKeyParams{
 		State: string(k.State), Ref: k.Ref, Kid: ref(k.KID), Thumbprint: ref(k.Thumbprint), PublicKey: k.PublicKey,
 		Reason: k.Reason, PublishedAt: refTime(k.PublishedAt), ActivateAfter: refTime(k.ActivateAfter),
 		ActivatedAt: refTime(k.ActivatedAt), RetiredAt: refTime(k.RetiredAt), RemovedAt: refTime(k.RemovedAt),
-		DestroyedAt: refTime(k.DestroyedAt), Attestation: k.Attestation,
+		DestroyedAt: refTime(k.DestroyedAt), DestroyAskedAt: refTime(k.DestroyAskedAt), Attestation: k.Attestation,
 		Mac: k.MAC, ID: k.ID, WasState: string(was), WasVersion: k.Version - 1, Fence: fence,
 	})
 	return changed(n, err)

@@ -58,9 +58,10 @@ func toReplica(r dbsqlc.Replica) store.ReplicaLease {
 			ID: id(r.ID), Name: r.Name, Version: r.Version, Generation: r.Generation,
 			ClockOffset: time.Duration(r.ClockOffsetUs) * time.Microsecond,
 			CacheFor:    time.Duration(r.CacheUs) * time.Microsecond,
+			LeaseTTL:    time.Duration(r.LeaseUs) * time.Microsecond,
 		},
 		StartedAt: at(r.StartedAt), LeaseUntil: at(r.LeaseUntil),
-		LeaseTTL: time.Duration(r.LeaseUs) * time.Microsecond, AckedAt: utc(r.AckedAt),
+		AckedAt: utc(r.AckedAt),
 	}
 }
 

@@ -236,7 +236,7 @@ func (e *Engine) Heartbeat(ctx context.Context, r store.Replica, ttl time.Durati
 	err := q.Heartbeat(ctx, dbsqlc.HeartbeatParams{
 		ID: r.ID.String(), Name: r.Name, Version: r.Version, StartedAt: now.UnixMicro(), LeaseUntil: now.Add(ttl).UnixMicro(),
 		Generation: r.Generation, ClockOffsetUs: r.ClockOffset.Microseconds(),
-		LeaseUs: ttl.Microseconds(), CacheUs: r.CacheFor.Microseconds(),
+		LeaseUs: r.LeaseTTL.Microseconds(), CacheUs: r.CacheFor.Microseconds(),
 	})
 	if err != nil {
 		return store.Beat{}, interpret(err)

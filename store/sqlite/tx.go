@@ -51,6 +51,8 @@ func (t *tx) Notify(ctx context.Context, topic store.Topic) error {
 	return interpret(ctx.Err())
 }
 
+func (t *tx) LeapGeneration(ctx context.Context) error { return interpret(t.q.LeapGeneration(ctx)) }
+
 func (t *tx) InsertKeyset(ctx context.Context, ks store.Keyset) error {
 	err := t.q.InsertKeyset(ctx, dbsqlc.InsertKeysetParams{
 		ID: ks.ID.String(), Name: ks.Name, Profile: string(ks.Profile), Algorithm: ks.Algorithm, Backend: ks.Backend,
@@ -112,6 +114,7 @@ func toSigningKey(r dbsqlc.SigningKey) store.SigningKey {
 		Imported: r.Imported != 0, Reason: r.Reason, CreatedAt: at(r.CreatedAt),
 		PublishedAt: utc(r.PublishedAt), ActivateAfter: utc(r.ActivateAfter), ActivatedAt: utc(r.ActivatedAt),
 		RetiredAt: utc(r.RetiredAt), RemovedAt: utc(r.RemovedAt), DestroyedAt: utc(r.DestroyedAt),
+		DestroyAskedAt: utc(r.DestroyAskedAt), MakingUntil: utc(r.LeaseUntil),
 		TrustedUntil: utc(r.TrustedUntil), Attestation: r.Attestation,
 		Version: r.Version, MAC: r.Mac, LastExpiry: at(r.LastExpiry),
 	}
@@ -128,12 +131,18 @@ func (t *tx) ClaimSigningKey(ctx context.Context, key, owner uuid.UUID, ttl time
 	return fence, err
 }
 
+func (t *tx) ReleaseSigningKey(ctx context.Context, key uuid.UUID, fence int64) error {
+	return interpret(t.q.ReleaseSigningKey(ctx, dbsqlc.ReleaseSigningKeyParams{
+		Now: micro(t.clock()), ID: key.String(), Fence: fence,
+	}))
+}
+
 func (t *tx) UpdateSigningKey(ctx context.Context, k store.SigningKey, was store.State, fence int64) error {
 	n, err := t.q.UpdateSigningKey(ctx, dbsqlc.UpdateSigningKeyParams{
 		State: string(k.State), Ref: k.Ref, Kid: ref(k.KID), Thumbprint: ref(k.Thumbprint), PublicKey: k.PublicKey,
 		Reason: k.Reason, PublishedAt: micro(k.PublishedAt), ActivateAfter: micro(k.ActivateAfter),
 		ActivatedAt: micro(k.ActivatedAt), RetiredAt: micro(k.RetiredAt), RemovedAt: micro(k.RemovedAt),
-		DestroyedAt: micro(k.DestroyedAt), Attestation: k.Attestation,
+		DestroyedAt: micro(k.DestroyedAt), DestroyAskedAt: micro(k.DestroyAskedAt), Attestation: k.Attestation,
 		Mac: k.MAC, ID: k.ID.String(), WasState: string(was), WasVersion: k.Version - 1, Fence: fence,
 	})
 	return changed(n, err)

@@ -14,7 +14,8 @@ import (
 func testReplicas(t *testing.T, h Harness) {
 	w := newWorld(t, h)
 	ks, _ := w.keyset(t, "zone")
-	replica := store.Replica{ID: uuid.New(), Name: "a", Version: "1", Generation: 1, ClockOffset: -time.Millisecond, CacheFor: 5 * time.Minute}
+	replica := store.Replica{ID: uuid.New(), Name: "a", Version: "1", Generation: 1, ClockOffset: -time.Millisecond, CacheFor: 5 * time.Minute,
+		LeaseTTL: time.Minute}
 	only := func() store.ReplicaLease {
 		t.Helper()
 		l := w.lifecycle(t, ks.ID)
@@ -33,7 +34,7 @@ func testReplicas(t *testing.T, h Harness) {
 	if first.LeaseTTL != time.Minute || first.AckedAt.IsZero() || first.StartedAt.IsZero() || !first.LeaseUntil.After(first.StartedAt) {
 		t.Errorf("after the first heartbeat: %+v", first)
 	}
-	replica.CacheFor = time.Minute
+	replica.CacheFor, replica.LeaseTTL = time.Minute, 2*time.Minute
 	beat(2 * time.Minute)
 	again := only()
 	if !again.AckedAt.Equal(first.AckedAt) || !again.StartedAt.Equal(first.StartedAt) || again.LeaseTTL != 2*time.Minute || !again.LeaseUntil.After(first.LeaseUntil) {
@@ -49,7 +50,7 @@ func testReplicas(t *testing.T, h Harness) {
 	noErr(t, w.db.Leave(t.Context(), replica.ID))
 	noErr(t, w.db.Leave(t.Context(), replica.ID))
 	noErr(t, w.db.Leave(t.Context(), uuid.New()))
-	if l := w.lifecycle(t, ks.ID); !only().LeaseUntil.Before(l.Now) || only().LeaseTTL != time.Minute {
+	if l := w.lifecycle(t, ks.ID); !only().LeaseUntil.Before(l.Now) || only().LeaseTTL != 2*time.Minute {
 		t.Errorf("at %s, after it has left: %+v", l.Now, only())
 	}
 	w.forgets(t, ks.ID, replica)

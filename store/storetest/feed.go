@@ -363,8 +363,12 @@ func testNewEpoch(t *testing.T, h Harness) {
 
 	r := newReader(w.db, ks.ID)
 	r.catchUp(t, 10)
+	generation := w.ring(t).Generation
 	w.exec(t, "UPDATE installation SET incarnation = 'another'")
 	reopen()
+	if leap := w.ring(t).Generation - generation; leap < 1<<20 {
+		t.Errorf("the generation grew by %d; replicas may have loaded one of the other copy", leap)
+	}
 	second := w.head(t, ks.ID)
 	if second.Epoch == first.Epoch || second.Seq != first.Seq || w.head(t, other.ID).Epoch == firstOther.Epoch {
 		t.Errorf("in another copy the feed is at %+v, before %+v", second, first)

@@ -186,10 +186,9 @@ func testChangeTampered(t *testing.T, h Harness) {
 	other, _ := w.finished(t, "user")
 	restore := w.backup(t, "signing_keys")
 	w.exec(t, "UPDATE signing_keys SET reason = 'edited' WHERE label = '%s'", keys[1].Label)
-	_, err := w.db.ChangeKeys(t.Context(), ks.ID, someone, func(*store.Lifecycle) (store.Change, error) {
-		t.Error("it is decided without the row that was tampered with")
-		return store.Change{}, nil
-	})
+	_, err := w.change(t, ks.ID, takeover())
+	wantErr(t, err, store.ErrTampered)
+	_, err = w.change(t, ks.ID, store.Change{New: []store.NewKey{{Role: store.RolePrimary, Label: rand.Text()}}})
 	wantErr(t, err, store.ErrTampered)
 	_, err = w.db.SigningKey(t.Context(), ks.ID, 2)
 	wantErr(t, err, store.ErrTampered)
@@ -203,6 +202,9 @@ func testChangeTampered(t *testing.T, h Harness) {
 			t.Errorf("keyset %s has the faults %v", l.Keyset.Name, l.Faults)
 		}
 	}
+	// A damaged row must not protect a key that was stolen.
+	_, err = w.change(t, ks.ID, store.Change{Moves: []store.Move{{Serial: 1, To: store.StateDistrusted}}})
+	noErr(t, err)
 	restore()
 
 	w.exec(t, "UPDATE keysets SET backend = 'mine' WHERE name = 'zone'")

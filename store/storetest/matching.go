@@ -245,7 +245,7 @@ func testUnexpectedCount(t *testing.T, h Harness) {
 	noErr(t, err)
 	events, err := w.db.AuditEvents(t.Context(), store.AuditFilter{ActionPrefix: "revocation."}, uuid.Max, 10)
 	noErr(t, err)
-	if len(events) != 1 || events[0].Action != "revocation.create-matching" || events[0].Target != key.KeysetID.String()+"/1" {
+	if len(events) != 1 || events[0].Action != "revocation.create-matching" || events[0].Target != "zone/1" {
 		t.Fatalf("the audit says %+v", events)
 	}
 	var detail struct {

@@ -114,7 +114,7 @@ func testRevokeAudit(t *testing.T, h Harness) {
 	noErr(t, err)
 	events, err := w.db.AuditEvents(t.Context(), store.AuditFilter{ActionPrefix: "revocation."}, uuid.Max, 10)
 	noErr(t, err)
-	if len(events) != 2 || events[1].Target != ks.ID.String()+"/a" || events[0].Target != ks.ID.String() {
+	if len(events) != 2 || events[1].Target != "zone/a" || events[0].Target != "zone" {
 		t.Fatalf("the audit says %+v", events)
 	}
 	var detail struct {

@@ -23,6 +23,9 @@ type Keyset struct {
 	MaxValidFor     time.Duration  `koanf:"max_valid_for"`
 	DefaultValidFor time.Duration  `koanf:"default_valid_for"`
 	Backdate        *time.Duration `koanf:"backdate"` // nil: the default, which is not 0
+	RotateEvery     time.Duration  `koanf:"rotate_every"`
+	PublishAhead    time.Duration  `koanf:"publish_ahead"`
+	Consumers       []string       `koanf:"consumers"`
 }
 
 func (c Config) checkKeysets() error {
@@ -68,7 +71,8 @@ func (k Keyset) Proto() (*pb.Keyset, error) {
 	out := &pb.Keyset{
 		Name: k.Name, Profile: pb.Profile(profile), Algorithm: k.Algorithm, Backend: k.Backend,
 		Distribution: pb.Distribution(distribution), MaxValidFor: optional(k.MaxValidFor),
-		DefaultValidFor: optional(k.DefaultValidFor),
+		DefaultValidFor: optional(k.DefaultValidFor), RotateEvery: optional(k.RotateEvery),
+		PublishAhead: optional(k.PublishAhead), Consumers: k.Consumers,
 	}
 	if k.Backdate != nil {
 		out.Backdate = durationpb.New(*k.Backdate)

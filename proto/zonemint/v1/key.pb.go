@@ -170,7 +170,7 @@ type Keyset struct {
 	// somebody asks for a rotation.
 	RotateEvery *durationpb.Duration `protobuf:"bytes,10,opt,name=rotate_every,json=rotateEvery,proto3" json:"rotate_every,omitempty"`
 	// How long a successor is in the JWK set at least before it takes over by
-	// itself, on top of what caches need. Absent is zero.
+	// itself. What caches need is waited for in any case. Absent is zero.
 	PublishAhead *durationpb.Duration `protobuf:"bytes,11,opt,name=publish_ahead,json=publishAhead,proto3" json:"publish_ahead,omitempty"`
 	// Who has to acknowledge a key before it may sign: names of bridges, control
 	// planes or people, as AcknowledgeKeys gives them.
@@ -1227,7 +1227,10 @@ type RotateKeysetRequest struct {
 	// Say what would happen, and do nothing.
 	DryRun bool `protobuf:"varint,5,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
 	// With now: activate also if verifiers may not have the key yet.
-	Force         bool `protobuf:"varint,6,opt,name=force,proto3" json:"force,omitempty"`
+	Force bool `protobuf:"varint,6,opt,name=force,proto3" json:"force,omitempty"`
+	// Only if this serial signs now, so that a call can be repeated. Zero: whichever
+	// signs.
+	FromSerial    int32 `protobuf:"varint,7,opt,name=from_serial,json=fromSerial,proto3" json:"from_serial,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1302,6 +1305,13 @@ func (x *RotateKeysetRequest) GetForce() bool {
 		return x.Force
 	}
 	return false
+}
+
+func (x *RotateKeysetRequest) GetFromSerial() int32 {
+	if x != nil {
+		return x.FromSerial
+	}
+	return 0
 }
 
 // RotateKeysetResponse says what happens.
@@ -1725,7 +1735,9 @@ type DistrustSigningKeyResponse struct {
 	SigningKey *SigningKey `protobuf:"bytes,2,opt,name=signing_key,json=signingKey,proto3" json:"signing_key,omitempty"`
 	// How many tokens that would still be valid die with the key.
 	BrokenTokens int64 `protobuf:"varint,3,opt,name=broken_tokens,json=brokenTokens,proto3" json:"broken_tokens,omitempty"`
-	// How long the slowest verifier may go on believing the key.
+	// How long the slowest verifier may go on believing the key, if it can reach a
+	// replica that has word from the database. One that cannot is told so with
+	// max-age=0.
 	BelievedFor   *durationpb.Duration `protobuf:"bytes,4,opt,name=believed_for,json=believedFor,proto3" json:"believed_for,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1799,7 +1811,9 @@ type DestroySigningKeyRequest struct {
 	// Why, for the audit.
 	Reason string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
 	// Say what would happen, and do nothing.
-	DryRun        bool `protobuf:"varint,4,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	DryRun bool `protobuf:"varint,4,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	// Take the key for destroyed also if the backend does not have it.
+	Force         bool `protobuf:"varint,5,opt,name=force,proto3" json:"force,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1858,6 +1872,13 @@ func (x *DestroySigningKeyRequest) GetReason() string {
 func (x *DestroySigningKeyRequest) GetDryRun() bool {
 	if x != nil {
 		return x.DryRun
+	}
+	return false
+}
+
+func (x *DestroySigningKeyRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
 	}
 	return false
 }
@@ -2522,14 +2543,16 @@ const file_zonemint_v1_key_proto_rawDesc = "" +
 	"\bconsumer\x18\x01 \x01(\tR\bconsumer\x12\x18\n" +
 	"\areplica\x18\x02 \x01(\bR\areplica\x12\x17\n" +
 	"\ahas_key\x18\x03 \x01(\bR\x06hasKey\x12*\n" +
-	"\x02at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\"\xbe\x01\n" +
+	"\x02at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\"\xe8\x01\n" +
 	"\x13RotateKeysetRequest\x12!\n" +
 	"\x06keyset\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18dR\x06keyset\x12!\n" +
 	"\abackend\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18?R\abackend\x12\x10\n" +
 	"\x03now\x18\x03 \x01(\bR\x03now\x12 \n" +
 	"\x06reason\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\xf4\x03R\x06reason\x12\x17\n" +
 	"\adry_run\x18\x05 \x01(\bR\x06dryRun\x12\x14\n" +
-	"\x05force\x18\x06 \x01(\bR\x05force\"\x82\x01\n" +
+	"\x05force\x18\x06 \x01(\bR\x05force\x12(\n" +
+	"\vfrom_serial\x18\a \x01(\x05B\a\xbaH\x04\x1a\x02(\x00R\n" +
+	"fromSerial\"\x82\x01\n" +
 	"\x14RotateKeysetResponse\x12.\n" +
 	"\x05steps\x18\x01 \x03(\v2\x18.zonemint.v1.PlannedStepR\x05steps\x12:\n" +
 	"\fsigning_keys\x18\x02 \x03(\v2\x17.zonemint.v1.SigningKeyR\vsigningKeys\"\xb0\x01\n" +
@@ -2564,12 +2587,13 @@ const file_zonemint_v1_key_proto_rawDesc = "" +
 	"\vsigning_key\x18\x02 \x01(\v2\x17.zonemint.v1.SigningKeyR\n" +
 	"signingKey\x12#\n" +
 	"\rbroken_tokens\x18\x03 \x01(\x03R\fbrokenTokens\x12<\n" +
-	"\fbelieved_for\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\vbelievedFor\"\x99\x01\n" +
+	"\fbelieved_for\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\vbelievedFor\"\xaf\x01\n" +
 	"\x18DestroySigningKeyRequest\x12!\n" +
 	"\x06keyset\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18dR\x06keyset\x12\x1f\n" +
 	"\x06serial\x18\x02 \x01(\x05B\a\xbaH\x04\x1a\x02 \x00R\x06serial\x12 \n" +
 	"\x06reason\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\xf4\x03R\x06reason\x12\x17\n" +
-	"\adry_run\x18\x04 \x01(\bR\x06dryRun\"\x85\x01\n" +
+	"\adry_run\x18\x04 \x01(\bR\x06dryRun\x12\x14\n" +
+	"\x05force\x18\x05 \x01(\bR\x05force\"\x85\x01\n" +
 	"\x19DestroySigningKeyResponse\x12.\n" +
 	"\x05steps\x18\x01 \x03(\v2\x18.zonemint.v1.PlannedStepR\x05steps\x128\n" +
 	"\vsigning_key\x18\x02 \x01(\v2\x17.zonemint.v1.SigningKeyR\n" +

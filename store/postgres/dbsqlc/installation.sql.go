@@ -63,6 +63,17 @@ func (q *Queries) InsertInstallation(ctx context.Context, arg InsertInstallation
 	return err
 }
 
+const leapGeneration = `-- name: LeapGeneration :exec
+UPDATE installation SET generation = generation + 1048576
+`
+
+// Past every generation that a replica may have loaded from another copy of the
+// data.
+func (q *Queries) LeapGeneration(ctx context.Context) error {
+	_, err := q.db.Exec(ctx, leapGeneration)
+	return err
+}
+
 const now = `-- name: Now :one
 SELECT clock_timestamp()::timestamptz AS now
 `

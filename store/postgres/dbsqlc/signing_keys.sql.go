@@ -77,7 +77,7 @@ func (q *Queries) GetSeries(ctx context.Context, keysetID uuid.UUID) (GetSeriesR
 }
 
 const getSigningKey = `-- name: GetSigningKey :one
-SELECT id, keyset_id, serial, role, state, algorithm, backend, label, ref, kid, thumbprint, public_key, imported, trusted_until, attestation, reason, created_at, published_at, activate_after, activated_at, retired_at, removed_at, destroyed_at, version, mac, last_expiry, lease_owner, lease_fence, lease_until, issue_barrier FROM signing_keys WHERE keyset_id = $1 AND serial = $2
+SELECT id, keyset_id, serial, role, state, algorithm, backend, label, ref, kid, thumbprint, public_key, imported, trusted_until, attestation, reason, created_at, published_at, activate_after, activated_at, retired_at, removed_at, destroyed_at, version, mac, last_expiry, lease_owner, lease_fence, lease_until, issue_barrier, destroy_asked_at FROM signing_keys WHERE keyset_id = $1 AND serial = $2
 `
 
 type GetSigningKeyParams struct {
@@ -119,6 +119,7 @@ func (q *Queries) GetSigningKey(ctx context.Context, arg GetSigningKeyParams) (S
 		&i.LeaseFence,
 		&i.LeaseUntil,
 		&i.IssueBarrier,
+		&i.DestroyAskedAt,
 	)
 	return i, err
 }
@@ -180,7 +181,7 @@ func (q *Queries) InsertSigningKey(ctx context.Context, arg InsertSigningKeyPara
 }
 
 const listKeysOf = `-- name: ListKeysOf :many
-SELECT id, keyset_id, serial, role, state, algorithm, backend, label, ref, kid, thumbprint, public_key, imported, trusted_until, attestation, reason, created_at, published_at, activate_after, activated_at, retired_at, removed_at, destroyed_at, version, mac, last_expiry, lease_owner, lease_fence, lease_until, issue_barrier FROM signing_keys
+SELECT id, keyset_id, serial, role, state, algorithm, backend, label, ref, kid, thumbprint, public_key, imported, trusted_until, attestation, reason, created_at, published_at, activate_after, activated_at, retired_at, removed_at, destroyed_at, version, mac, last_expiry, lease_owner, lease_fence, lease_until, issue_barrier, destroy_asked_at FROM signing_keys
 WHERE keyset_id = $1 AND state IN ('creating', 'published', 'active', 'retiring')
 ORDER BY serial
 `
@@ -226,6 +227,7 @@ func (q *Queries) ListKeysOf(ctx context.Context, keysetID uuid.UUID) ([]Signing
 			&i.LeaseFence,
 			&i.LeaseUntil,
 			&i.IssueBarrier,
+			&i.DestroyAskedAt,
 		); err != nil {
 			return nil, err
 		}
@@ -238,7 +240,7 @@ func (q *Queries) ListKeysOf(ctx context.Context, keysetID uuid.UUID) ([]Signing
 }
 
 const listLiveSigningKeys = `-- name: ListLiveSigningKeys :many
-SELECT id, keyset_id, serial, role, state, algorithm, backend, label, ref, kid, thumbprint, public_key, imported, trusted_until, attestation, reason, created_at, published_at, activate_after, activated_at, retired_at, removed_at, destroyed_at, version, mac, last_expiry, lease_owner, lease_fence, lease_until, issue_barrier FROM signing_keys
+SELECT id, keyset_id, serial, role, state, algorithm, backend, label, ref, kid, thumbprint, public_key, imported, trusted_until, attestation, reason, created_at, published_at, activate_after, activated_at, retired_at, removed_at, destroyed_at, version, mac, last_expiry, lease_owner, lease_fence, lease_until, issue_barrier, destroy_asked_at FROM signing_keys
 WHERE state IN ('creating', 'published', 'active', 'retiring')
 ORDER BY keyset_id, serial
 `
@@ -284,6 +286,7 @@ func (q *Queries) ListLiveSigningKeys(ctx context.Context) ([]SigningKey, error)
 			&i.LeaseFence,
 			&i.LeaseUntil,
 			&i.IssueBarrier,
+			&i.DestroyAskedAt,
 		); err != nil {
 			return nil, err
 		}
@@ -329,7 +332,7 @@ func (q *Queries) ListSeries(ctx context.Context) ([]ListSeriesRow, error) {
 }
 
 const listSigningKeysOfKeyset = `-- name: ListSigningKeysOfKeyset :many
-SELECT id, keyset_id, serial, role, state, algorithm, backend, label, ref, kid, thumbprint, public_key, imported, trusted_until, attestation, reason, created_at, published_at, activate_after, activated_at, retired_at, removed_at, destroyed_at, version, mac, last_expiry, lease_owner, lease_fence, lease_until, issue_barrier FROM signing_keys WHERE keyset_id = $1 ORDER BY serial
+SELECT id, keyset_id, serial, role, state, algorithm, backend, label, ref, kid, thumbprint, public_key, imported, trusted_until, attestation, reason, created_at, published_at, activate_after, activated_at, retired_at, removed_at, destroyed_at, version, mac, last_expiry, lease_owner, lease_fence, lease_until, issue_barrier, destroy_asked_at FROM signing_keys WHERE keyset_id = $1 ORDER BY serial
 `
 
 func (q *Queries) ListSigningKeysOfKeyset(ctx context.Context, keysetID uuid.UUID) ([]SigningKey, error) {
@@ -372,6 +375,7 @@ func (q *Queries) ListSigningKeysOfKeyset(ctx context.Context, keysetID uuid.UUI
 			&i.LeaseFence,
 			&i.LeaseUntil,
 			&i.IssueBarrier,
+			&i.DestroyAskedAt,
 		); err != nil {
 			return nil, err
 		}
@@ -384,7 +388,7 @@ func (q *Queries) ListSigningKeysOfKeyset(ctx context.Context, keysetID uuid.UUI
 }
 
 const lockSigningKey = `-- name: LockSigningKey :one
-SELECT id, keyset_id, serial, role, state, algorithm, backend, label, ref, kid, thumbprint, public_key, imported, trusted_until, attestation, reason, created_at, published_at, activate_after, activated_at, retired_at, removed_at, destroyed_at, version, mac, last_expiry, lease_owner, lease_fence, lease_until, issue_barrier FROM signing_keys WHERE id = $1 FOR NO KEY UPDATE
+SELECT id, keyset_id, serial, role, state, algorithm, backend, label, ref, kid, thumbprint, public_key, imported, trusted_until, attestation, reason, created_at, published_at, activate_after, activated_at, retired_at, removed_at, destroyed_at, version, mac, last_expiry, lease_owner, lease_fence, lease_until, issue_barrier, destroy_asked_at FROM signing_keys WHERE id = $1 FOR NO KEY UPDATE
 `
 
 func (q *Queries) LockSigningKey(ctx context.Context, id uuid.UUID) (SigningKey, error) {
@@ -421,6 +425,7 @@ func (q *Queries) LockSigningKey(ctx context.Context, id uuid.UUID) (SigningKey,
 		&i.LeaseFence,
 		&i.LeaseUntil,
 		&i.IssueBarrier,
+		&i.DestroyAskedAt,
 	)
 	return i, err
 }
@@ -444,34 +449,51 @@ func (q *Queries) RaiseLastExpiry(ctx context.Context, arg RaiseLastExpiryParams
 	return err
 }
 
+const releaseSigningKey = `-- name: ReleaseSigningKey :exec
+UPDATE signing_keys SET lease_until = now() - interval '1 microsecond' WHERE id = $1 AND lease_fence = $2
+`
+
+type ReleaseSigningKeyParams struct {
+	ID    uuid.UUID
+	Fence int64
+}
+
+// Gives a lease back, if it is still the holder's.
+func (q *Queries) ReleaseSigningKey(ctx context.Context, arg ReleaseSigningKeyParams) error {
+	_, err := q.db.Exec(ctx, releaseSigningKey, arg.ID, arg.Fence)
+	return err
+}
+
 const updateSigningKey = `-- name: UpdateSigningKey :execrows
 UPDATE signing_keys
 SET state = $1, ref = $2, kid = $3, thumbprint = $4, public_key = $5, reason = $6,
     published_at = $7, activate_after = $8, activated_at = $9,
-    retired_at = $10, removed_at = $11, destroyed_at = $12, attestation = $13,
-    version = version + 1, mac = $14
-WHERE id = $15 AND state = $16 AND version = $17 AND ($18::bigint = 0 OR lease_fence = $18)
+    retired_at = $10, removed_at = $11, destroyed_at = $12, destroy_asked_at = $13,
+    attestation = $14,
+    version = version + 1, mac = $15
+WHERE id = $16 AND state = $17 AND version = $18 AND ($19::bigint = 0 OR lease_fence = $19)
 `
 
 type UpdateSigningKeyParams struct {
-	State         string
-	Ref           []byte
-	Kid           *string
-	Thumbprint    *string
-	PublicKey     []byte
-	Reason        string
-	PublishedAt   *time.Time
-	ActivateAfter *time.Time
-	ActivatedAt   *time.Time
-	RetiredAt     *time.Time
-	RemovedAt     *time.Time
-	DestroyedAt   *time.Time
-	Attestation   []byte
-	Mac           []byte
-	ID            uuid.UUID
-	WasState      string
-	WasVersion    int64
-	Fence         int64
+	State          string
+	Ref            []byte
+	Kid            *string
+	Thumbprint     *string
+	PublicKey      []byte
+	Reason         string
+	PublishedAt    *time.Time
+	ActivateAfter  *time.Time
+	ActivatedAt    *time.Time
+	RetiredAt      *time.Time
+	RemovedAt      *time.Time
+	DestroyedAt    *time.Time
+	DestroyAskedAt *time.Time
+	Attestation    []byte
+	Mac            []byte
+	ID             uuid.UUID
+	WasState       string
+	WasVersion     int64
+	Fence          int64
 }
 
 // The WHERE clause is the state machine: a change that was decided on another
@@ -490,6 +512,7 @@ func (q *Queries) UpdateSigningKey(ctx context.Context, arg UpdateSigningKeyPara
 		arg.RetiredAt,
 		arg.RemovedAt,
 		arg.DestroyedAt,
+		arg.DestroyAskedAt,
 		arg.Attestation,
 		arg.Mac,
 		arg.ID,

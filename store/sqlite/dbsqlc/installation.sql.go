@@ -59,6 +59,17 @@ func (q *Queries) InsertInstallation(ctx context.Context, arg InsertInstallation
 	return err
 }
 
+const leapGeneration = `-- name: LeapGeneration :exec
+UPDATE installation SET generation = generation + 1048576
+`
+
+// Past every generation that a replica may have loaded from another copy of the
+// data.
+func (q *Queries) LeapGeneration(ctx context.Context) error {
+	_, err := q.db.ExecContext(ctx, leapGeneration)
+	return err
+}
+
 const setIncarnation = `-- name: SetIncarnation :execrows
 UPDATE installation SET incarnation = ?1 WHERE incarnation = ?2
 `

@@ -58,7 +58,7 @@ func (q *Queries) GetSeries(ctx context.Context, keysetID string) (GetSeriesRow,
 }
 
 const getSigningKey = `-- name: GetSigningKey :one
-SELECT id, keyset_id, serial, role, state, algorithm, backend, label, ref, kid, thumbprint, public_key, imported, trusted_until, attestation, reason, created_at, published_at, activate_after, activated_at, retired_at, removed_at, destroyed_at, version, mac, last_expiry, lease_owner, lease_fence, lease_until, issue_barrier FROM signing_keys WHERE keyset_id = ?1 AND serial = ?2
+SELECT id, keyset_id, serial, role, state, algorithm, backend, label, ref, kid, thumbprint, public_key, imported, trusted_until, attestation, reason, created_at, published_at, activate_after, activated_at, retired_at, removed_at, destroyed_at, version, mac, last_expiry, lease_owner, lease_fence, lease_until, issue_barrier, destroy_asked_at FROM signing_keys WHERE keyset_id = ?1 AND serial = ?2
 `
 
 type GetSigningKeyParams struct {
@@ -100,6 +100,7 @@ func (q *Queries) GetSigningKey(ctx context.Context, arg GetSigningKeyParams) (S
 		&i.LeaseFence,
 		&i.LeaseUntil,
 		&i.IssueBarrier,
+		&i.DestroyAskedAt,
 	)
 	return i, err
 }
@@ -161,7 +162,7 @@ func (q *Queries) InsertSigningKey(ctx context.Context, arg InsertSigningKeyPara
 }
 
 const listKeysOf = `-- name: ListKeysOf :many
-SELECT id, keyset_id, serial, role, state, algorithm, backend, label, ref, kid, thumbprint, public_key, imported, trusted_until, attestation, reason, created_at, published_at, activate_after, activated_at, retired_at, removed_at, destroyed_at, version, mac, last_expiry, lease_owner, lease_fence, lease_until, issue_barrier FROM signing_keys
+SELECT id, keyset_id, serial, role, state, algorithm, backend, label, ref, kid, thumbprint, public_key, imported, trusted_until, attestation, reason, created_at, published_at, activate_after, activated_at, retired_at, removed_at, destroyed_at, version, mac, last_expiry, lease_owner, lease_fence, lease_until, issue_barrier, destroy_asked_at FROM signing_keys
 WHERE keyset_id = ?1 AND state IN ('creating', 'published', 'active', 'retiring')
 ORDER BY serial
 `
@@ -207,6 +208,7 @@ func (q *Queries) ListKeysOf(ctx context.Context, keysetID string) ([]SigningKey
 			&i.LeaseFence,
 			&i.LeaseUntil,
 			&i.IssueBarrier,
+			&i.DestroyAskedAt,
 		); err != nil {
 			return nil, err
 		}
@@ -222,7 +224,7 @@ func (q *Queries) ListKeysOf(ctx context.Context, keysetID string) ([]SigningKey
 }
 
 const listLiveSigningKeys = `-- name: ListLiveSigningKeys :many
-SELECT id, keyset_id, serial, role, state, algorithm, backend, label, ref, kid, thumbprint, public_key, imported, trusted_until, attestation, reason, created_at, published_at, activate_after, activated_at, retired_at, removed_at, destroyed_at, version, mac, last_expiry, lease_owner, lease_fence, lease_until, issue_barrier FROM signing_keys
+SELECT id, keyset_id, serial, role, state, algorithm, backend, label, ref, kid, thumbprint, public_key, imported, trusted_until, attestation, reason, created_at, published_at, activate_after, activated_at, retired_at, removed_at, destroyed_at, version, mac, last_expiry, lease_owner, lease_fence, lease_until, issue_barrier, destroy_asked_at FROM signing_keys
 WHERE state IN ('creating', 'published', 'active', 'retiring')
 ORDER BY keyset_id, serial
 `
@@ -268,6 +270,7 @@ func (q *Queries) ListLiveSigningKeys(ctx context.Context) ([]SigningKey, error)
 			&i.LeaseFence,
 			&i.LeaseUntil,
 			&i.IssueBarrier,
+			&i.DestroyAskedAt,
 		); err != nil {
 			return nil, err
 		}
@@ -319,7 +322,7 @@ func (q *Queries) ListSeries(ctx context.Context) ([]ListSeriesRow, error) {
 }
 
 const listSigningKeysOfKeyset = `-- name: ListSigningKeysOfKeyset :many
-SELECT id, keyset_id, serial, role, state, algorithm, backend, label, ref, kid, thumbprint, public_key, imported, trusted_until, attestation, reason, created_at, published_at, activate_after, activated_at, retired_at, removed_at, destroyed_at, version, mac, last_expiry, lease_owner, lease_fence, lease_until, issue_barrier FROM signing_keys WHERE keyset_id = ?1 ORDER BY serial
+SELECT id, keyset_id, serial, role, state, algorithm, backend, label, ref, kid, thumbprint, public_key, imported, trusted_until, attestation, reason, created_at, published_at, activate_after, activated_at, retired_at, removed_at, destroyed_at, version, mac, last_expiry, lease_owner, lease_fence, lease_until, issue_barrier, destroy_asked_at FROM signing_keys WHERE keyset_id = ?1 ORDER BY serial
 `
 
 func (q *Queries) ListSigningKeysOfKeyset(ctx context.Context, keysetID string) ([]SigningKey, error) {
@@ -362,6 +365,7 @@ func (q *Queries) ListSigningKeysOfKeyset(ctx context.Context, keysetID string) 
 			&i.LeaseFence,
 			&i.LeaseUntil,
 			&i.IssueBarrier,
+			&i.DestroyAskedAt,
 		); err != nil {
 			return nil, err
 		}
@@ -377,7 +381,7 @@ func (q *Queries) ListSigningKeysOfKeyset(ctx context.Context, keysetID string) 
 }
 
 const lockSigningKey = `-- name: LockSigningKey :one
-SELECT id, keyset_id, serial, role, state, algorithm, backend, label, ref, kid, thumbprint, public_key, imported, trusted_until, attestation, reason, created_at, published_at, activate_after, activated_at, retired_at, removed_at, destroyed_at, version, mac, last_expiry, lease_owner, lease_fence, lease_until, issue_barrier FROM signing_keys WHERE id = ?1
+SELECT id, keyset_id, serial, role, state, algorithm, backend, label, ref, kid, thumbprint, public_key, imported, trusted_until, attestation, reason, created_at, published_at, activate_after, activated_at, retired_at, removed_at, destroyed_at, version, mac, last_expiry, lease_owner, lease_fence, lease_until, issue_barrier, destroy_asked_at FROM signing_keys WHERE id = ?1
 `
 
 func (q *Queries) LockSigningKey(ctx context.Context, id string) (SigningKey, error) {
@@ -414,6 +418,7 @@ func (q *Queries) LockSigningKey(ctx context.Context, id string) (SigningKey, er
 		&i.LeaseFence,
 		&i.LeaseUntil,
 		&i.IssueBarrier,
+		&i.DestroyAskedAt,
 	)
 	return i, err
 }
@@ -433,34 +438,52 @@ func (q *Queries) RaiseLastExpiry(ctx context.Context, arg RaiseLastExpiryParams
 	return err
 }
 
+const releaseSigningKey = `-- name: ReleaseSigningKey :exec
+UPDATE signing_keys SET lease_until = ?1 - 1 WHERE id = ?2 AND lease_fence = ?3
+`
+
+type ReleaseSigningKeyParams struct {
+	Now   interface{}
+	ID    string
+	Fence int64
+}
+
+// Gives a lease back, if it is still the holder's.
+func (q *Queries) ReleaseSigningKey(ctx context.Context, arg ReleaseSigningKeyParams) error {
+	_, err := q.db.ExecContext(ctx, releaseSigningKey, arg.Now, arg.ID, arg.Fence)
+	return err
+}
+
 const updateSigningKey = `-- name: UpdateSigningKey :execrows
 UPDATE signing_keys
 SET state = ?1, ref = ?2, kid = ?3, thumbprint = ?4, public_key = ?5, reason = ?6,
     published_at = ?7, activate_after = ?8, activated_at = ?9,
-    retired_at = ?10, removed_at = ?11, destroyed_at = ?12, attestation = ?13,
-    version = version + 1, mac = ?14
-WHERE id = ?15 AND state = ?16 AND version = ?17 AND (CAST(?18 AS integer) = 0 OR lease_fence = ?18)
+    retired_at = ?10, removed_at = ?11, destroyed_at = ?12, destroy_asked_at = ?13,
+    attestation = ?14,
+    version = version + 1, mac = ?15
+WHERE id = ?16 AND state = ?17 AND version = ?18 AND (CAST(?19 AS integer) = 0 OR lease_fence = ?19)
 `
 
 type UpdateSigningKeyParams struct {
-	State         string
-	Ref           []byte
-	Kid           *string
-	Thumbprint    *string
-	PublicKey     []byte
-	Reason        string
-	PublishedAt   *int64
-	ActivateAfter *int64
-	ActivatedAt   *int64
-	RetiredAt     *int64
-	RemovedAt     *int64
-	DestroyedAt   *int64
-	Attestation   []byte
-	Mac           []byte
-	ID            string
-	WasState      string
-	WasVersion    int64
-	Fence         int64
+	State          string
+	Ref            []byte
+	Kid            *string
+	Thumbprint     *string
+	PublicKey      []byte
+	Reason         string
+	PublishedAt    *int64
+	ActivateAfter  *int64
+	ActivatedAt    *int64
+	RetiredAt      *int64
+	RemovedAt      *int64
+	DestroyedAt    *int64
+	DestroyAskedAt *int64
+	Attestation    []byte
+	Mac            []byte
+	ID             string
+	WasState       string
+	WasVersion     int64
+	Fence          int64
 }
 
 // The WHERE clause is the state machine: a change that was decided on another
@@ -479,6 +502,7 @@ func (q *Queries) UpdateSigningKey(ctx context.Context, arg UpdateSigningKeyPara
 		arg.RetiredAt,
 		arg.RemovedAt,
 		arg.DestroyedAt,
+		arg.DestroyAskedAt,
 		arg.Attestation,
 		arg.Mac,
 		arg.ID,

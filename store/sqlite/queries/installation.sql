@@ -10,3 +10,8 @@ UPDATE installation SET incarnation = @incarnation WHERE incarnation = @was;
 
 -- name: BumpGeneration :one
 UPDATE installation SET generation = generation + 1 RETURNING generation;
+
+-- name: LeapGeneration :exec
+-- Past every generation that a replica may have loaded from another copy of the
+-- data.
+UPDATE installation SET generation = generation + 1048576;

@@ -46,13 +46,18 @@ WHERE signing_keys.id = @id AND state = 'creating'
        OR lease_owner NOT IN (SELECT r.id FROM replicas r WHERE r.lease_until >= sqlc.arg(now)))
 RETURNING lease_fence;
 
+-- name: ReleaseSigningKey :exec
+-- Gives a lease back, if it is still the holder's.
+UPDATE signing_keys SET lease_until = sqlc.arg(now) - 1 WHERE id = @id AND lease_fence = @fence;
+
 -- name: UpdateSigningKey :execrows
 -- The WHERE clause is the state machine: a change that was decided on another
 -- state than the row has, or on an older version of it, changes nothing.
 UPDATE signing_keys
 SET state = @state, ref = @ref, kid = @kid, thumbprint = @thumbprint, public_key = @public_key, reason = @reason,
     published_at = @published_at, activate_after = @activate_after, activated_at = @activated_at,
-    retired_at = @retired_at, removed_at = @removed_at, destroyed_at = @destroyed_at, attestation = @attestation,
+    retired_at = @retired_at, removed_at = @removed_at, destroyed_at = @destroyed_at, destroy_asked_at = @destroy_asked_at,
+    attestation = @attestation,
     version = version + 1, mac = @mac
 WHERE id = @id AND state = @was_state AND version = @was_version AND (CAST(sqlc.arg(fence) AS integer) = 0 OR lease_fence = sqlc.arg(fence));
 
