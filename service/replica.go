@@ -135,14 +135,15 @@ func (s *Service) keepMaintained(ctx context.Context) error {
 	tick := time.NewTicker(time.Hour)
 	defer tick.Stop()
 	for {
-		done, err := s.store.Maintain(ctx, s.cfg.Retention)
+		done, err := s.maintain(ctx)
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case err != nil:
 			s.log.ErrorContext(ctx, "ledger not maintained", slog.Any("error", err))
-		case done.RowsForgotten > 0 || len(done.PartitionsMade) > 0:
+		case done.RowsForgotten > 0 || done.RevocationsForgotten > 0 || len(done.PartitionsMade) > 0:
 			s.log.InfoContext(ctx, "ledger maintained", slog.Int64("rows_forgotten", done.RowsForgotten),
+				slog.Int64("revocations_forgotten", done.RevocationsForgotten),
 				slog.Any("partitions_forgotten", done.PartitionsForgotten), slog.Any("partitions_made", done.PartitionsMade))
 		}
 		select {
@@ -151,4 +152,13 @@ func (s *Service) keepMaintained(ctx context.Context) error {
 		case <-tick.C:
 		}
 	}
+}
+
+// maintain does so once, if the database's clock can be trusted: one that is a day
+// ahead would have it forget what is still good.
+func (s *Service) maintain(ctx context.Context) (store.Maintained, error) {
+	if _, err := s.clock.stamp(); err != nil {
+		return store.Maintained{}, err
+	}
+	return s.store.Maintain(ctx, s.cfg.Retention)
 }

@@ -129,7 +129,8 @@ type Ring struct {
 
 	current atomic.Pointer[Snapshot]
 
-	mu     sync.Mutex // one load at a time
+	mu     sync.Mutex   // one load at a time
+	loads  atomic.Int64 // how many have begun
 	opened map[uuid.UUID]*signer.Key
 }
 
@@ -150,17 +151,20 @@ func (r *Ring) Refresh(ctx context.Context) error {
 }
 
 // RefreshPast does the same unless the ring has moved past the generation that
-// the caller found wanting: of many who notice at once, one reads.
+// the caller found wanting, or was read meanwhile: of many who notice at once, one
+// reads.
 func (r *Ring) RefreshPast(ctx context.Context, generation int64) error {
+	asked := r.loads.Load()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if s := r.Load(); s != nil && s.Generation > generation {
+	if s := r.Load(); s != nil && (s.Generation > generation || r.loads.Load() > asked) {
 		return nil
 	}
 	return r.refresh(ctx)
 }
 
 func (r *Ring) refresh(ctx context.Context) error {
+	r.loads.Add(1)
 	// The snapshot is everybody's: that one caller has left must not leave its
 	// mark on a key that was about to be opened.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cmp.Or(r.LoadTime, loadTime))
