@@ -63,5 +63,5 @@ prove:
 	ZONEMINT_PROVE=1 ZONEMINT_TEST_REQUIRE=1 scripts/with-postgres go test -count=1 -timeout 60m ./integration ./store/...
 	scripts/fuzz $(FUZZTIME)
 	scripts/fresh
-	go test -run='^$$' -bench=Revocation -benchtime=1x ./token
+	go test -run='^$$' -bench=Revocation ./token
 	$(MAKE) bench BENCHFLAGS='--memory 1000000 --revocations 1000 --ledger-rows 10000000'
