@@ -38,8 +38,9 @@
 // their work in a Run method that the caller starts and ends, and both have a
 // Status that says how old their knowledge is. A revocation takes effect within a
 // second or so while the feed is streamed, within
-// [RevocationOptions.PollInterval] while it is polled, and never later than
-// [RevocationOptions.MaxStale], unless the verifier fails open.
+// [RevocationOptions.PollInterval] while it is polled, and, unless the verifier fails
+// open, never later than [RevocationOptions.MaxStale] allows, whoever delays the
+// connection.
 //
 // Verification does not prove who presents a token: it is a bearer token. The text
 // of a token does not identify it either, because ECDSA signatures can be rewritten

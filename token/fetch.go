@@ -1,6 +1,7 @@
 package token
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,7 +15,13 @@ import (
 	"time"
 )
 
-const maxRedirects = 3
+const (
+	maxRedirects = 3
+	// How long an HTTP/2 connection may be silent before it is asked for a sign of
+	// life, and how long it has for that.
+	pingAfter   = 15 * time.Second
+	pingTimeout = 5 * time.Second
+)
 
 // fetched is the outcome of a successful fetch.
 type fetched struct {
@@ -34,6 +41,9 @@ type fetcher struct {
 // FetchKeySet fetches a JWK set once. Of the options those about the request count:
 // Transport, AllowPlainHTTP and Timeout.
 func FetchKeySet(ctx context.Context, url string, o RemoteOptions) (*KeySet, error) {
+	if o.Transport == nil {
+		o.Transport = http.DefaultTransport // one request needs no connections of its own
+	}
 	o.setDefaults()
 	f, err := newFetcher(url, o)
 	if err != nil {
@@ -52,6 +62,23 @@ func newFetcher(rawURL string, o RemoteOptions) (fetcher, error) {
 	}
 	client := &http.Client{Transport: o.Transport, CheckRedirect: sameOrigin}
 	return fetcher{url: rawURL, client: client, options: o}, nil
+}
+
+// ownTransport returns a copy of http.DefaultTransport that leaves an HTTP/2
+// connection whose other end is gone. Without pings one to a machine that died without
+// a word is used until TCP gives up, which takes a quarter of an hour.
+func ownTransport() http.RoundTripper {
+	t, ok := http.DefaultTransport.(*http.Transport)
+	if !ok {
+		return http.DefaultTransport
+	}
+	t = t.Clone()
+	if t.HTTP2 == nil {
+		t.HTTP2 = &http.HTTP2Config{}
+	}
+	t.HTTP2.SendPingTimeout = cmp.Or(t.HTTP2.SendPingTimeout, pingAfter)
+	t.HTTP2.PingTimeout = cmp.Or(t.HTTP2.PingTimeout, pingTimeout)
+	return t
 }
 
 // checkURL refuses what is not safe to follow. Its error does not hold the URL.

@@ -74,12 +74,16 @@ func (r *RemoteKeys) refresh(ctx context.Context) time.Duration {
 }
 
 // beginRound opens a round that callers of Key can join, or takes the one that
-// they opened.
+// they opened. After a failure it has connections of its own: by now nothing is
+// left of the request that failed, which would keep an HTTP/2 connection.
 func (r *RemoteKeys) beginRound() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.round == nil {
 		r.round = make(chan struct{})
+	}
+	if r.failures > 0 {
+		r.fetcher.client.CloseIdleConnections()
 	}
 }
 

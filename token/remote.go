@@ -13,8 +13,11 @@ import (
 
 // RemoteOptions configure [RemoteKeys]. The zero value is fit for use.
 type RemoteOptions struct {
-	// Transport makes the requests, http.DefaultTransport if it is nil. Give
-	// one with a TLS configuration to trust a private authority.
+	// Transport makes the requests. If it is nil, that is a copy of
+	// http.DefaultTransport which pings HTTP/2 connections; for FetchKeySet it is
+	// http.DefaultTransport itself. Give one with a TLS configuration to trust a
+	// private authority. After a failure its idle connections are closed, so that
+	// one that is dead is not used again.
 	Transport http.RoundTripper
 
 	// AllowPlainHTTP accepts a URL with http to a host that is not loopback.
@@ -108,7 +111,7 @@ func (o *RemoteOptions) setDefaults() {
 	o.MinInterval = cmp.Or(o.MinInterval, min(10*time.Second, o.MaxInterval))
 	o.UnknownKeyInterval = cmp.Or(o.UnknownKeyInterval, 10*time.Second)
 	if o.Transport == nil {
-		o.Transport = http.DefaultTransport
+		o.Transport = ownTransport()
 	}
 	if o.Now == nil {
 		o.Now = time.Now

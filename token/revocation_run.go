@@ -17,15 +17,23 @@ const (
 	lastStreamRetry  = 5 * time.Minute
 	// sweepInterval is how often expired revocations are looked for.
 	sweepInterval = time.Minute
+	// dropDelay is how much longer than necessary revocations are kept.
+	dropDelay = 5 * time.Second
 )
 
-var errSilent = errors.New("stream was silent for too long")
+var (
+	errSilent = errors.New("stream was silent for too long")
+	// errRenew is how a stream ends that is replaced in time.
+	errRenew = errors.New("stream has to be asked for anew")
+	errClock = errors.New("the clock went back to before a revocation was forgotten")
+)
 
 // Run follows the feed until ctx ends, and returns why it ended. After that Revoked
 // goes on with what has been read, until that is too old. Run may be called again, and
 // then reads on where it stopped, but not twice at the same time.
 //
-// It streams. A stream that is cut is opened again, and after one that brought
+// It streams. A stream is replaced before half of MaxStale has gone by, since what
+// is late on it looks new. One that is cut is opened again, and after one that brought
 // nothing the feed is polled for a while: some proxies let no stream through.
 // Failures are followed by growing pauses.
 func (r *RemoteRevocations) Run(ctx context.Context) error {
@@ -64,10 +72,14 @@ func (r *RemoteRevocations) stop() {
 // round streams for as long as it goes, or polls once, and returns how long to
 // wait for the next round.
 func (r *RemoteRevocations) round(ctx context.Context) time.Duration {
+	r.leaveDead()
 	if r.options.Poll || r.options.Now().Before(r.streamAfter) {
 		return r.ended(ctx, r.poll(ctx), jitter(r.options.PollInterval, 0.9, 1.1))
 	}
 	pages, err := r.stream(ctx)
+	if errors.Is(err, errRenew) {
+		return 0
+	}
 	if pages > 0 {
 		// Even a stream that ended well is not opened again at once: perhaps a
 		// server stops, and all of its readers look for another.
@@ -85,6 +97,18 @@ func (r *RemoteRevocations) round(ctx context.Context) time.Duration {
 		return 0 // nothing failed: poll
 	}
 	return r.ended(ctx, err, 0)
+}
+
+// leaveDead closes the connections if the last round failed: HTTP/2 goes on with
+// one on which requests time out. By now nothing is left of the request that failed,
+// which would keep it.
+func (r *RemoteRevocations) leaveDead() {
+	r.mu.Lock()
+	failed := r.failures > 0
+	r.mu.Unlock()
+	if failed {
+		r.client.client.CloseIdleConnections()
+	}
 }
 
 // ended remembers how a round ended, and returns how long to wait: pause, if
@@ -159,8 +183,8 @@ func (r *RemoteRevocations) pollPage(ctx context.Context, first bool) (more bool
 	}
 }
 
-// stream follows a stream until it ends or is cut, and returns how many pages it
-// brought.
+// stream follows a stream until it ends, is cut or has to be renewed, and returns
+// how many pages it brought.
 func (r *RemoteRevocations) stream(ctx context.Context) (pages int, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -171,6 +195,7 @@ func (r *RemoteRevocations) stream(ctx context.Context) (pages int, err error) {
 			err = errSilent
 		}
 	}()
+	opened, life := r.options.Now(), jitter(r.options.MaxStale/2, 0.7, 0.9)
 	resp, err := r.client.open(ctx, r.view.Load())
 	if err != nil {
 		return 0, err
@@ -188,16 +213,30 @@ func (r *RemoteRevocations) stream(ctx context.Context) (pages int, err error) {
 		if last {
 			return pages, endOfStream(r.buf.Bytes())
 		}
-		if err := r.take(r.options.Now()); err != nil {
+		if err := r.take(r.asOf(opened)); err != nil {
 			return pages, err
 		}
 		silence.Reset(maxSilence)
 		r.fruitless = 0
 		r.setStreaming(true, nil)
+		// Not in the middle: a reset might begin again.
+		if !r.page.more && elapsed(opened, r.options.Now()) >= life {
+			return pages + 1, errRenew
+		}
 	}
 }
 
-// take takes in the page that is in buf and was asked for at that time.
+// asOf is how new the word is taken to be that a stream brings now: somebody on
+// the way may have kept it back since the stream was asked for.
+func (r *RemoteRevocations) asOf(opened time.Time) time.Time {
+	now, most := r.options.Now(), r.options.MaxStale/2
+	if elapsed(opened, now) > most {
+		return opened.Add(most)
+	}
+	return now
+}
+
+// take takes in the page that is in buf and is as new as that time.
 func (r *RemoteRevocations) take(at time.Time) error {
 	if err := parsePage(r.buf.Bytes(), &r.page); err != nil {
 		return err
@@ -205,21 +244,41 @@ func (r *RemoteRevocations) take(at time.Time) error {
 	if name := r.page.keyset; name != "" && name != r.client.keyset {
 		return fmt.Errorf("%w: it is of another keyset", ErrFeedPage)
 	}
-	v := r.view.Load()
+	v, err := r.goOn()
+	if err != nil {
+		return err
+	}
 	next, err := v.take(&r.page, at, r.options.Now())
 	if err != nil {
-		// Something may have been missed. Read the feed from its beginning;
-		// until then what has been read stays, and grows old.
-		r.view.Store(&feedView{set: v.set, at: v.at})
+		r.startOver(v) // something may have been missed
 		return err
 	}
 	r.arrived(v, next, r.page.more)
 	return nil
 }
 
+// goOn returns the view, unless the feed has to be read from its beginning.
+func (r *RemoteRevocations) goOn() (*feedView, error) {
+	v := r.view.Load()
+	if v.broken(r.options.Now()) {
+		r.startOver(v)
+		return nil, errClock
+	}
+	return v, nil
+}
+
+// startOver reads the feed from its beginning. Until that is done what has been
+// read stays, and grows old.
+func (r *RemoteRevocations) startOver(v *feedView) {
+	r.view.Store(&feedView{set: v.set, at: v.at})
+}
+
 // confirm notes that at that time nothing was newer.
 func (r *RemoteRevocations) confirm(at time.Time) error {
-	v := r.view.Load()
+	v, err := r.goOn()
+	if err != nil {
+		return err
+	}
 	if v.set == nil || v.next != nil || v.epoch == "" {
 		return fmt.Errorf("%w: confirmed what was not read", ErrFeedPage)
 	}
@@ -240,7 +299,7 @@ func (r *RemoteRevocations) arrived(old, v *feedView, more bool) {
 		close(r.ready)
 	}
 	if now := r.options.Now(); now.Sub(r.swept) >= sweepInterval {
-		v.set.sweep(stamp(now))
+		v.set.sweep(expired(now))
 		r.swept = now
 	}
 }

@@ -49,10 +49,12 @@ const never = math.MaxUint32
 // of their hashes. That keeps probes short in a full table, for misses too; lets a
 // table be rebuilt in one pass; and leaves no marks where entries were removed.
 type revocationSet struct {
-	seeds  [2]maphash.Seed
-	count  atomic.Int64 // entries, also expired ones that were not swept yet
-	slots  atomic.Int64 // of all tables
-	shards [shards]shard
+	seeds [2]maphash.Seed
+	count atomic.Int64 // entries, also expired ones that were not swept yet
+	slots atomic.Int64 // of all tables
+	// Nothing was dropped, or not taken in, that is revoked at this time or later.
+	dropped atomic.Uint32
+	shards  [shards]shard
 }
 
 type shard struct {
@@ -109,9 +111,30 @@ func (s *revocationSet) add(jti []byte, until, now uint32) {
 		sh.table[i].until = until
 		sh.mu.Unlock()
 	case until <= now:
+		s.drop(until)
 	default:
 		s.insert(sh, i, slot{f.hash, f.check, until}, now)
 	}
+}
+
+// until says until when the jti is revoked, 0 if it is not there.
+func (s *revocationSet) until(jti []byte) uint32 {
+	f := s.fingerprint(jti)
+	sh := s.shard(f)
+	i, found := sh.table.find(f)
+	if !found {
+		return 0
+	}
+	return sh.table[i].until
+}
+
+// forgot says whether an entry may have been dropped that is revoked at that time,
+// which is so if the clock went back. A reader asks after contains.
+func (s *revocationSet) forgot(now uint32) bool { return now < s.dropped.Load() }
+
+// drop notes that entries which end then, or before, are going to be missing.
+func (s *revocationSet) drop(end uint32) {
+	s.dropped.Store(max(s.dropped.Load(), end))
 }
 
 // insert puts the entry where find said that it belongs.
@@ -173,6 +196,9 @@ func (s *revocationSet) rebuild(sh *shard, now uint32, size int) {
 	for !fits {
 		size += size/16 + 1
 		next, fits = sh.table.copyLive(size, now)
+	}
+	if live < sh.used {
+		s.drop(now)
 	}
 	s.count.Add(int64(live - sh.used))
 	s.slots.Add(int64(len(next) - len(sh.table)))

@@ -224,6 +224,43 @@ func TestRevocationSetReadersDoNotMiss(t *testing.T) {
 	checkSet(t, s)
 }
 
+// Only what still counts at a time can have been forgotten then.
+func TestRevocationSetKnowsThatItForgot(t *testing.T) {
+	s := newRevocationSet()
+	s.add([]byte("over"), 5, 10)
+	if !s.forgot(4) || s.forgot(5) {
+		t.Error("what was not taken in is not noted")
+	}
+	s.add([]byte("a"), 100, 10)
+	s.remove([]byte("a"))
+	s.sweep(200)
+	if s.forgot(5) {
+		t.Error("what was lifted is noted")
+	}
+	for i := range uint64(5000) {
+		s.add([]byte(jti(i)), 100, 10)
+	}
+	s.sweep(99)
+	if s.forgot(5) {
+		t.Error("a sweep is noted that dropped nothing")
+	}
+	s.sweep(200)
+	if !s.forgot(99) || s.forgot(200) {
+		t.Error("a sweep is not noted")
+	}
+}
+
+func TestRevocationSetExtend(t *testing.T) {
+	s := newRevocationSet()
+	const leeway = uint32(MaxLeeway / time.Second)
+	for _, exp := range []int64{5000, 1000, 9000} {
+		s.extend(&page{revoked: []revocation{{[]byte("a"), exp}}, lifted: [][]byte{[]byte("a")}}, 10)
+		if want := max(uint32(exp), 5000) + leeway; s.until([]byte("a")) != want {
+			t.Errorf("after %d: revoked until %d, want %d", exp, s.until([]byte("a")), want)
+		}
+	}
+}
+
 func TestStamp(t *testing.T) {
 	for at, want := range map[int64]uint32{-5: 0, 0: 0, 1763712000: 1763712000, never: never - 1, 1 << 40: never - 1} {
 		if got := stamp(time.Unix(at, 0)); got != want {

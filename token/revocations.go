@@ -21,8 +21,10 @@ type RevocationOptions struct {
 	// suits a Transport that proves in another way who asks.
 	Credential func(ctx context.Context) (string, error)
 
-	// Transport makes the requests, http.DefaultTransport if it is nil. Give
-	// one with a TLS configuration to trust a private authority.
+	// Transport makes the requests. If it is nil, that is a copy of
+	// http.DefaultTransport which pings HTTP/2 connections. Give one with a TLS
+	// configuration to trust a private authority. After a failure its idle
+	// connections are closed, so that one that is dead is not used again.
 	Transport http.RoundTripper
 
 	// AllowPlainHTTP accepts a URL with http to a host that is not loopback.
@@ -42,14 +44,22 @@ type RevocationOptions struct {
 	PollInterval time.Duration
 
 	// MaxStale is how old the last word from the feed may be before a token that is
-	// not known to be revoked is not called good any more. 5 minutes if 0. It also
-	// bounds for how long somebody who can cut the connection can hide a
-	// revocation. It must be more than PollInterval, and more than the 30 seconds
-	// for which a stream may be silent, unless Poll is set.
+	// not known to be revoked is not called good any more. 5 minutes if 0. It
+	// must be more than PollInterval, and more than the 30 seconds for which a
+	// stream may be silent, unless Poll is set.
+	//
+	// It also bounds for how long somebody who can cut or delay the connection can
+	// hide a revocation: for MaxStale if the feed is polled, since the word of a poll
+	// is as old as its request. A stream says nothing of how old its words
+	// are. They count as of when they arrive, but not later than MaxStale/2 after
+	// the stream was asked for, and before that it is asked for anew. So the bound is
+	// one and a half times MaxStale then.
 	MaxStale time.Duration
 
 	// Now is the clock by which the age of the feed and the expiry of tokens are
-	// told, time.Now if it is nil.
+	// told, time.Now if it is nil. Should it go back to when a revocation was in force
+	// that has been forgotten since, nothing is called good until the feed
+	// has been read again.
 	Now func() time.Time
 }
 
@@ -59,14 +69,14 @@ type RevocationOptions struct {
 //
 // It fails closed: Revoked returns an error for a token that is not known to be
 // revoked until the feed has been read to its end once, and again when the last word
-// from it is older than MaxStale. What is known to be revoked stays so,
-// whatever the state of the feed. Whoever would rather accept tokens meanwhile
+// from it is older than MaxStale, or the clock went back. What is known to be revoked
+// stays so, whatever the state of the feed. Whoever would rather accept tokens meanwhile
 // sets [Options.RevocationsFailOpen].
 //
 // A revocation takes about 20 bytes, and twice that while the feed is read again
 // from its beginning, which happens when the server has lost its place. The old set
-// then answers, together with what has arrived of the new one, until that is
-// complete. Revocations are kept for [MaxLeeway] longer than their tokens are valid,
+// then answers, to which the revocations of the new one are added as they arrive, until
+// that is complete. Revocations are kept for [MaxLeeway] longer than their tokens are valid,
 // since a verifier may accept tokens for as long. What is kept of a jti is 96
 // bits of a keyed hash; that one of n revocations is mistaken for another token's has a
 // probability of n/2^96.
@@ -98,7 +108,7 @@ type feedView struct {
 	next  *revocationSet // replaces set when the end is reached; nil if no reset is under way
 	epoch string         // "" if the feed has to be read from its beginning
 	seq   int64          // everything up to here is in next, or in set if there is no next
-	at    time.Time      // when set was complete, last
+	at    time.Time      // when set was complete, last, as far as that is certain
 }
 
 // RevocationStatus describes what a [RemoteRevocations] has read.
@@ -107,9 +117,9 @@ type RevocationStatus struct {
 	Seq       int64         // up to where it has been read
 	Count     int           // revocations held, of which some may have expired
 	Bytes     int64         // memory that they take
-	UpdatedAt time.Time     // when the feed last said that there is no more to read; zero: never
+	UpdatedAt time.Time     // when there was no more to read, last, as MaxStale counts; zero: never
 	Age       time.Duration // how long ago that was
-	Usable    bool          // it was, and not longer ago than MaxStale
+	Usable    bool          // not longer ago than MaxStale, and the clock did not go back since
 	Streaming bool          // a stream is open and has brought something
 	Failures  int           // attempts that failed since the last success
 	Err       error         // why the last attempt failed, nil if it did not
@@ -134,7 +144,7 @@ func (o *RevocationOptions) setDefaults() {
 	o.PollInterval = cmp.Or(o.PollInterval, 5*time.Second)
 	o.MaxStale = cmp.Or(o.MaxStale, 5*time.Minute)
 	if o.Transport == nil {
-		o.Transport = http.DefaultTransport
+		o.Transport = ownTransport()
 	}
 	if o.Now == nil {
 		o.Now = time.Now
@@ -162,12 +172,8 @@ func (r *RemoteRevocations) Revoked(_ context.Context, jti string) (bool, error)
 	if v.revoked(jti, stamp(now)) {
 		return true, nil
 	}
-	if v.set == nil {
-		return false, r.unavailable("the feed was not read to its end yet")
-	}
-	if age := v.age(now); age > r.options.MaxStale {
-		return false, r.unavailable(fmt.Sprintf("the last word is %s old, at most %s is allowed",
-			age.Round(time.Second), r.options.MaxStale))
+	if doubt := v.doubt(now, r.options.MaxStale); doubt != "" {
+		return false, r.unavailable(doubt)
 	}
 	return false, nil
 }
@@ -200,22 +206,49 @@ func (r *RemoteRevocations) Status() RevocationStatus {
 		return s
 	}
 	s.Count, s.Bytes = int(v.set.count.Load()), s.Bytes+v.set.bytes()
-	s.Age = v.age(r.options.Now())
-	s.Usable = s.Age <= r.options.MaxStale
+	now := r.options.Now()
+	s.Age = elapsed(v.at, now)
+	s.Usable = v.doubt(now, r.options.MaxStale) == ""
 	return s
 }
 
-// revoked says whether any of the sets has the jti. What has been read after a
-// reset counts before all of it has.
+// revoked says whether the jti is known to be revoked. What has been read after a
+// reset is in set too, unless there is none yet.
 func (v *feedView) revoked(jti string, now uint32) bool {
-	return v.set != nil && v.set.contains(jti, now) || v.next != nil && v.next.contains(jti, now)
+	set := cmp.Or(v.set, v.next)
+	return set != nil && set.contains(jti, now)
 }
 
-// age is the longer of what two clocks say: the monotonic one stands still while
-// the machine sleeps, the other one can be set back.
-func (v *feedView) age(now time.Time) time.Duration {
-	return max(now.Sub(v.at), now.Round(0).Sub(v.at.Round(0)))
+// doubt says why a jti that is not in the set may be revoked, "" if it is not. It
+// has to be asked after the set.
+func (v *feedView) doubt(now time.Time, maxStale time.Duration) string {
+	if v.set == nil {
+		return "the feed was not read to its end yet"
+	}
+	if v.set.forgot(stamp(now)) {
+		return "the clock went back"
+	}
+	if age := elapsed(v.at, now); age > maxStale {
+		return fmt.Sprintf("the last word is %s old, at most %s is allowed", age.Round(time.Second), maxStale)
+	}
+	return ""
 }
+
+// broken says whether what was read cannot be gone on with: the clock went back to
+// when something counted that was dropped.
+func (v *feedView) broken(now time.Time) bool {
+	return v.epoch != "" && cmp.Or(v.next, v.set).forgot(stamp(now))
+}
+
+// elapsed is the longer of what two clocks say: the monotonic one stands still
+// while the machine sleeps, the other one can be set back.
+func elapsed(from, to time.Time) time.Duration {
+	return max(to.Sub(from), to.Round(0).Sub(from.Round(0)))
+}
+
+// expired is the stamp by which revocations are dropped: a bit late, so that a clock
+// that is set back a little does no harm.
+func expired(now time.Time) uint32 { return stamp(now.Add(-dropDelay)) }
 
 // take returns the view after a page that came at that time, applied to the sets.
 func (v feedView) take(p *page, at, now time.Time) (*feedView, error) {
@@ -227,7 +260,11 @@ func (v feedView) take(p *page, at, now time.Time) (*feedView, error) {
 		v.next = newRevocationSet()
 	}
 	v.epoch, v.seq = p.epoch, p.seq
-	cmp.Or(v.next, v.set).apply(p, stamp(now))
+	cmp.Or(v.next, v.set).apply(p, expired(now))
+	if v.next != nil && v.set != nil {
+		// What is revoked stays so even if the reset comes to nothing.
+		v.set.extend(p, expired(now))
+	}
 	if !p.more {
 		v.set, v.next, v.at = cmp.Or(v.next, v.set), nil, at
 	}
@@ -254,6 +291,15 @@ func (s *revocationSet) apply(p *page, now uint32) {
 	}
 	for _, e := range p.revoked {
 		s.add(e.jti, keptUntil(e.exp), now)
+	}
+}
+
+// extend adds what the page revokes, and takes nothing back.
+func (s *revocationSet) extend(p *page, now uint32) {
+	for _, e := range p.revoked {
+		if until := keptUntil(e.exp); until > s.until(e.jti) {
+			s.add(e.jti, until, now)
+		}
 	}
 }
 
