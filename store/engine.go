@@ -133,8 +133,8 @@ type Tx interface {
 	Revoked(ctx context.Context, keyset uuid.UUID, jti string) (bool, error)
 	Revocation(ctx context.Context, keyset uuid.UUID, jti string) (Revocation, error)
 	RevocationsOf(ctx context.Context, keyset uuid.UUID, jtis []string) ([]Revocation, error)
-	// RevocationsAfter returns those that have not expired, by Seq, the lifted
-	// ones only if lifted is set.
+	// RevocationsAfter returns those whose tokens expired no longer than
+	// RevocationGrace ago, by Seq, the lifted ones only if lifted is set.
 	RevocationsAfter(ctx context.Context, keyset uuid.UUID, seq int64, lifted bool, limit int) ([]Revocation, error)
 	// PutRevocations writes rows of a keyset, none of them lifted, over those of
 	// the same JTI.
@@ -157,6 +157,9 @@ type Tx interface {
 	// returns: the present moment, or latest if that is earlier and not zero.
 	RaiseIssueBarrier(ctx context.Context, keyset uuid.UUID, latest time.Time) (time.Time, error)
 	CountIssuances(ctx context.Context, f LedgerFilter) (int64, error)
+	// JTIAt returns the jti of the row that matches and has that many before it,
+	// by jti; uuid.Max if there is none.
+	JTIAt(ctx context.Context, f LedgerFilter, offset int) (uuid.UUID, error)
 	// RevokeIssuances locks the feeds concerned and puts a revocation into them
 	// for each row that matches, unless there is one that holds as long. It
 	// returns how many it put. RevokedAt, Reason and Caller are those of like.

@@ -37,7 +37,8 @@ type FeedPage struct {
 }
 
 // RevocationGrace is how long a revocation stays in the feed after its token has
-// expired: the most by which a reader's clock may be behind the database's.
+// expired: the most by which a reader's clock may be behind the database's, with
+// the [Leeway] that it allows.
 const RevocationGrace = time.Hour
 
 // lost says whether a reader at a position has to begin anew: it has read another
@@ -53,8 +54,9 @@ func (f Feed) lost(at FeedPosition) bool {
 
 // RevocationFeed returns what has changed in a keyset's feed since a position, by
 // Seq, at most limit entries: revocations that hold, and those that were lifted,
-// which have LiftedAt. Of a token that has expired nothing is said, and after a
-// reset nothing of what was lifted before. ErrNotFound if there is no such keyset.
+// which have LiftedAt. Of a token that expired longer than [RevocationGrace] ago
+// nothing is said, and after a reset nothing of what was lifted before. ErrNotFound
+// if there is no such keyset.
 func (d *DB) RevocationFeed(ctx context.Context, keyset uuid.UUID, from FeedPosition, limit int) (page FeedPage, err error) {
 	limit = min(max(limit, 1), math.MaxInt32-1)
 	err = d.engine.View(ctx, func(tx Tx) error {

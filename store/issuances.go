@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"time"
@@ -20,6 +21,9 @@ type LedgerFilter struct {
 	IssuedAfter  time.Time // at it or after it
 	IssuedBefore time.Time
 	Live         bool // not expired by the database's clock
+	Acceptable   bool // not expired longer than Leeway ago
+	// FromJTI and ToJTI bound the jtis, the first one included.
+	FromJTI, ToJTI uuid.UUID
 }
 
 func (f LedgerFilter) check() error {
@@ -42,6 +46,12 @@ func (f LedgerFilter) JTIs() (from, to uuid.UUID) {
 	}
 	if !f.IssuedBefore.IsZero() {
 		to = FirstJTI(f.IssuedBefore.Add(jtiSlack))
+	}
+	if bytes.Compare(f.FromJTI[:], from[:]) > 0 {
+		from = f.FromJTI
+	}
+	if f.ToJTI != uuid.Nil && bytes.Compare(f.ToJTI[:], to[:]) < 0 {
+		to = f.ToJTI
 	}
 	return from, to
 }

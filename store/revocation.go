@@ -8,7 +8,8 @@ import (
 	"github.com/google/uuid"
 )
 
-// Revocation is a token ID that verifiers of a keyset refuse until ExpiresAt.
+// Revocation is a token ID that verifiers of a keyset refuse until ExpiresAt, and
+// for as long afterwards as they would accept the token.
 type Revocation struct {
 	KeysetID  uuid.UUID
 	JTI       string
@@ -20,8 +21,18 @@ type Revocation struct {
 	Caller    string
 }
 
-// holds says whether verifiers refuse the token.
-func (r *Revocation) holds(now time.Time) bool { return r.LiftedAt.IsZero() && r.ExpiresAt.After(now) }
+// Leeway is how long after its expiry a verifier may still accept a token: the
+// most that one can be told to allow, token.MaxLeeway, which the store does not
+// import. A token counts as expired only then wherever it is about revoking it.
+const Leeway = 5 * time.Minute
+
+// acceptable says whether a verifier may accept a token that expires then.
+func acceptable(expiry, now time.Time) bool { return expiry.Add(Leeway).After(now) }
+
+// holds says whether verifiers refuse the token because of the revocation.
+func (r *Revocation) holds(now time.Time) bool {
+	return r.LiftedAt.IsZero() && acceptable(r.ExpiresAt, now)
+}
 
 // Revoke is a token ID to be revoked, and when its token expires.
 type Revoke struct {
@@ -35,8 +46,8 @@ const auditJTIs = 100
 // Revoke revokes token IDs of a keyset, all or none, and returns their
 // revocations in the order of items. Of a token ID that is revoked already only a
 // later expiry is taken; one whose revocation was lifted is revoked again. Token
-// IDs that have expired by the database's clock are left out. ErrNotFound if there
-// is no such keyset, ErrRejected for text that cannot be kept.
+// IDs that expired longer than [Leeway] ago by the database's clock are left out.
+// ErrNotFound if there is no such keyset, ErrRejected for text that cannot be kept.
 func (d *DB) Revoke(ctx context.Context, keyset uuid.UUID, items []Revoke, reason string, by Actor) ([]Revocation, error) {
 	items, err := mergeItems(items)
 	if err == nil {
@@ -126,7 +137,7 @@ func revise(old []Revocation, items []Revoke, like Revocation) (all, changed []R
 		case ok && r.holds(like.RevokedAt) && !later:
 			all = append(all, r)
 			continue
-		case !item.ExpiresAt.After(like.RevokedAt):
+		case !acceptable(item.ExpiresAt, like.RevokedAt):
 			continue // expired
 		case !ok || !r.holds(like.RevokedAt):
 			r = Revocation{
@@ -202,11 +213,36 @@ func (d *DB) Revocation(ctx context.Context, keyset uuid.UUID, jti string) (r Re
 }
 
 // Revocations returns a page of the revocations of a keyset that hold and whose
-// tokens have not expired, by Seq, those after afterSeq; 0 begins.
+// tokens expired no longer than [Leeway] ago, by Seq, those after afterSeq; 0
+// begins. A page shorter than limit is the last one.
 func (d *DB) Revocations(ctx context.Context, keyset uuid.UUID, afterSeq int64, limit int) (page []Revocation, err error) {
-	err = d.engine.View(ctx, func(tx Tx) (err error) {
-		page, err = tx.RevocationsAfter(ctx, keyset, afterSeq, false, limit)
-		return err
+	err = d.engine.View(ctx, func(tx Tx) error {
+		now, err := tx.Now(ctx)
+		if err != nil {
+			return err
+		}
+		step := max(limit, revocationStep)
+		for len(page) < limit {
+			rows, err := tx.RevocationsAfter(ctx, keyset, afterSeq, false, step)
+			if err != nil {
+				return err
+			}
+			for i := range rows {
+				if rows[i].holds(now) {
+					page = append(page, rows[i])
+				}
+			}
+			if len(rows) < step {
+				break
+			}
+			afterSeq = rows[len(rows)-1].Seq
+		}
+		page = page[:min(len(page), limit)]
+		return nil
 	})
 	return page, err
 }
+
+// revocationStep is how many rows are read at once at least for a page of those
+// that hold: among them may be many whose tokens have expired just now.
+const revocationStep = 1000

@@ -16,13 +16,15 @@ import (
 // incarnationParts are what tells this copy of the data from others. A restored
 // cluster and a promoted standby are on another timeline, a cluster that was
 // loaded with a dump has another identifier, a database that was copied within
-// its cluster another OID. A snapshot of the disk that a server is started from
-// as if it had crashed cannot be told.
+// its cluster another OID, and so has the table if a dump was loaded into the
+// database in its place. A dump of the rows alone, and a snapshot of the disk that
+// a server is started from as if it had crashed, cannot be told.
 func incarnationParts() []string {
 	return []string{
 		`(SELECT system_identifier::text FROM pg_control_system())`,
 		`(SELECT left(pg_walfile_name(pg_current_wal_lsn()), 8))`,
 		`(SELECT oid::text FROM pg_database WHERE datname = current_database())`,
+		`'installation'::regclass::oid::text`,
 	}
 }
 

@@ -32,9 +32,13 @@ func incarnation(t *testing.T, e *postgres.Engine) (is string) {
 func TestIncarnation(t *testing.T) {
 	t.Parallel()
 	base := postgrestest.New(t)
-	is := incarnation(t, open(t, base))
+	owner := open(t, base)
+	if _, err := owner.Migrate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	is := incarnation(t, owner)
 	parts := strings.Split(is, "/")
-	if len(parts) != 3 || parts[0] == "" || len(parts[1]) != 8 || parts[2] == "" {
+	if len(parts) != 4 || parts[0] == "" || len(parts[1]) != 8 || parts[2] == "" || parts[3] == "" {
 		t.Fatalf("the incarnation is %q", is)
 	}
 	if other := incarnation(t, open(t, postgrestest.New(t))); other == is || !strings.HasPrefix(other, parts[0]+"/"+parts[1]+"/") {
@@ -58,8 +62,16 @@ func TestIncarnation(t *testing.T) {
 	if got := incarnation(t, e); got != is {
 		t.Errorf("for a plain role it is %q, for the owner %q", got, is)
 	}
+	// As pg_restore does it.
+	exec(t, db, "ALTER TABLE installation RENAME TO lost")
+	exec(t, db, "CREATE TABLE installation (LIKE lost)")
+	restored := incarnation(t, owner)
+	if restored == is || !strings.HasPrefix(restored, strings.Join(parts[:3], "/")+"/") {
+		t.Errorf("with a table made anew it is %q, before %q", restored, is)
+	}
+	parts = strings.Split(restored, "/")
 	exec(t, db, "REVOKE EXECUTE ON FUNCTION pg_control_system() FROM PUBLIC")
-	if got, want := incarnation(t, e), "/"+parts[1]+"/"+parts[2]; got != want {
+	if got, want := incarnation(t, e), "/"+strings.Join(parts[1:], "/"); got != want {
 		t.Errorf("for a role that is refused a part it is %q, want %q", got, want)
 	}
 }

@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"errors"
 	"strconv"
 	"strings"
 	"time"
@@ -51,6 +52,9 @@ func whereOf(f store.LedgerFilter) *where {
 	if f.Live {
 		w.conds = append(w.conds, "l.expires_at > now()")
 	}
+	if f.Acceptable {
+		w.conds = append(w.conds, "l.expires_at > now() - "+w.arg(store.Leeway)+"::interval")
+	}
 	return w
 }
 
@@ -65,6 +69,16 @@ func (t tx) CountIssuances(ctx context.Context, f store.LedgerFilter) (n int64, 
 	w := whereOf(f)
 	err = t.t.QueryRow(ctx, "SELECT count(*) FROM ledger l WHERE "+w.String(), w.args...).Scan(&n)
 	return n, interpret(err)
+}
+
+// JTIAt implements [store.Tx].
+func (t tx) JTIAt(ctx context.Context, f store.LedgerFilter, offset int) (jti uuid.UUID, err error) {
+	w := whereOf(f)
+	query := "SELECT l.jti FROM ledger l WHERE " + w.String() + " ORDER BY l.jti LIMIT 1 OFFSET " + w.arg(offset)
+	if err = t.t.QueryRow(ctx, query, w.args...).Scan(&jti); errors.Is(err, pgx.ErrNoRows) {
+		return uuid.Max, nil
+	}
+	return jti, interpret(err)
 }
 
 func (t tx) Issuances(ctx context.Context, f store.LedgerFilter, before uuid.UUID, limit int) ([]store.Issuance, error) {

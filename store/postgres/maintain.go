@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"strings"
@@ -34,30 +35,38 @@ const maintenanceLock = 0x7a6f6e656d696e74
 // Maintain implements [store.Engine]. It makes partitions ahead, drops those
 // whose tokens have all been expired for longer than retention, and deletes
 // such rows from the others. Revocations of expired tokens go too. Each step is a
-// short transaction.
+// short transaction, and what fails does not keep the rest from being done.
 func (e *Engine) Maintain(ctx context.Context, retention time.Duration) (m store.Maintained, err error) {
-	var now time.Time
-	err = e.maintain(ctx, func(t pgx.Tx) (err error) {
-		if now, err = dbsqlc.New(t).Now(ctx); err != nil {
-			return err
+	now, err := dbsqlc.New(e.pool).Now(ctx)
+	if err != nil {
+		return m, fmt.Errorf("maintaining the ledger: %w", interpret(err))
+	}
+	var errs []error
+	check := func(what string, err error) {
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", what, interpret(err)))
 		}
-		if m.PartitionsMade, err = makePartitions(ctx, t, now); err != nil {
+	}
+	check("making room in the ledger", e.makeRoom(ctx, now, &m))
+	if retention != forever {
+		check("forgetting old rows of the ledger", e.forgetIssuances(ctx, now.Add(-retention), &m))
+	}
+	check("forgetting revocations of expired tokens", e.forgetRevocations(ctx, now.Add(-store.RevocationGrace), &m))
+	return m, errors.Join(errs...)
+}
+
+func (e *Engine) makeRoom(ctx context.Context, now time.Time, m *store.Maintained) error {
+	var made []string
+	err := e.maintain(ctx, func(t pgx.Tx) (err error) {
+		if made, err = makePartitions(ctx, t, now); err != nil {
 			return err
 		}
 		return dbsqlc.New(t).ForgetReplicas(ctx)
 	})
-	if err != nil {
-		return store.Maintained{}, fmt.Errorf("making room in the ledger: %w", interpret(err))
+	if err == nil {
+		m.PartitionsMade = made
 	}
-	if retention != forever {
-		if err := e.forgetIssuances(ctx, now.Add(-retention), &m); err != nil {
-			return m, fmt.Errorf("forgetting old rows of the ledger: %w", interpret(err))
-		}
-	}
-	if err := e.forgetRevocations(ctx, now.Add(-store.RevocationGrace), &m); err != nil {
-		return m, fmt.Errorf("forgetting revocations of expired tokens: %w", interpret(err))
-	}
-	return m, nil
+	return err
 }
 
 // maintain runs a step of maintenance. Whoever waits for a lock on the ledger

@@ -27,7 +27,8 @@ func (t tx) RevocationsOf(ctx context.Context, keyset uuid.UUID, jtis []string) 
 
 func (t tx) RevocationsAfter(ctx context.Context, keyset uuid.UUID, seq int64, lifted bool, limit int) ([]store.Revocation, error) {
 	rows, err := t.q.ListRevocationsAfter(ctx, dbsqlc.ListRevocationsAfterParams{
-		KeysetID: keyset, AfterSeq: seq, Lifted: lifted, MaxRows: rowLimit(limit),
+		KeysetID: keyset, AfterSeq: seq, GraceSeconds: store.RevocationGrace.Seconds(),
+		Lifted: lifted, MaxRows: rowLimit(limit),
 	})
 	return mapRows(rows, toRevocation), interpret(err)
 }

@@ -2,10 +2,7 @@ package sqlite
 
 import (
 	"context"
-	"fmt"
-	"os"
 	"slices"
-	"syscall"
 	"time"
 
 	"github.com/google/uuid"
@@ -13,20 +10,6 @@ import (
 	"github.com/zonemint/zonemint/store"
 	"github.com/zonemint/zonemint/store/sqlite/dbsqlc"
 )
-
-// fileID tells a file from its copies. A backup that is written over the file it
-// was taken from cannot be told; one that is put in its place can.
-func fileID(path string) (string, error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return "", fmt.Errorf("sqlite: %w", err)
-	}
-	stat, ok := info.Sys().(*syscall.Stat_t)
-	if !ok {
-		return "", fmt.Errorf("sqlite: the system does not say which file %s is", path)
-	}
-	return fmt.Sprintf("file/%d/%d", stat.Dev, stat.Ino), nil
-}
 
 // Incarnation implements [store.Tx].
 func (t *tx) Incarnation(ctx context.Context) (string, error) { return t.copy, interpret(ctx.Err()) }

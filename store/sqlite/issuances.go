@@ -2,6 +2,8 @@ package sqlite
 
 import (
 	"context"
+	"database/sql"
+	"errors"
 	"strings"
 	"time"
 
@@ -40,6 +42,7 @@ func (t *tx) whereOf(f store.LedgerFilter) *where {
 		THEN substr(l.subject, 1, length(p.value) - 1) = substr(p.value, 1, length(p.value) - 1)
 		ELSE l.subject = p.value END)`, store.EncodeList(f.Subjects), len(f.Subjects) > 0)
 	w.and("l.expires_at > ?", t.clock().UnixMicro(), f.Live)
+	w.and("l.expires_at > ?", t.clock().Add(-store.Leeway).UnixMicro(), f.Acceptable)
 	return w
 }
 
@@ -49,6 +52,21 @@ func (t *tx) CountIssuances(ctx context.Context, f store.LedgerFilter) (n int64,
 	w := t.whereOf(f)
 	err = t.t.QueryRowContext(ctx, "SELECT count(*) FROM ledger l WHERE "+w.String(), w.args...).Scan(&n)
 	return n, interpret(err)
+}
+
+// JTIAt implements [store.Tx].
+func (t *tx) JTIAt(ctx context.Context, f store.LedgerFilter, offset int) (uuid.UUID, error) {
+	w := t.whereOf(f)
+	query := "SELECT l.jti FROM ledger l WHERE " + w.String() + " ORDER BY l.jti LIMIT 1 OFFSET ?"
+	var jti string
+	err := t.t.QueryRowContext(ctx, query, append(w.args, offset)...).Scan(&jti)
+	if errors.Is(err, sql.ErrNoRows) {
+		return uuid.Max, nil
+	}
+	if err != nil {
+		return uuid.Nil, interpret(err)
+	}
+	return id(jti), nil
 }
 
 func (t *tx) Issuances(ctx context.Context, f store.LedgerFilter, before uuid.UUID, limit int) (list []store.Issuance, err error) {

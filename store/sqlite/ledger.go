@@ -3,6 +3,7 @@ package sqlite
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 	"time"
@@ -92,22 +93,24 @@ func encodeRows(rows []store.Issuance) (string, error) {
 const pruneStep = 5000
 
 // Maintain implements [store.Engine]. It deletes rows in short transactions, so
-// that issuing goes on in between.
+// that issuing goes on in between. What fails does not keep the rest from being done.
 func (e *Engine) Maintain(ctx context.Context, retention time.Duration) (m store.Maintained, err error) {
-	q := dbsqlc.New(e.write)
 	now := e.clock()
-	if err := q.ForgetReplicas(ctx, now.Add(-24*time.Hour).UnixMicro()); err != nil {
-		return m, fmt.Errorf("maintaining the ledger: %w", interpret(err))
-	}
-	if retention != math.MaxInt64 {
-		if err := e.forgetIssuances(ctx, now.Add(-retention), &m); err != nil {
-			return m, fmt.Errorf("maintaining the ledger: %w", interpret(err))
+	var errs []error
+	check := func(what string, err error) {
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", what, interpret(err)))
 		}
 	}
-	if err := e.forgetRevocations(ctx, now.Add(-store.RevocationGrace), &m); err != nil {
-		return m, fmt.Errorf("forgetting revocations of expired tokens: %w", interpret(err))
+	check("forgetting replicas", dbsqlc.New(e.write).ForgetReplicas(ctx, now.Add(-24*time.Hour).UnixMicro()))
+	if retention != math.MaxInt64 {
+		check("forgetting old rows of the ledger", e.forgetIssuances(ctx, now.Add(-retention), &m))
 	}
-	return m, nil
+	check("forgetting revocations of expired tokens", e.forgetRevocations(ctx, now.Add(-store.RevocationGrace), &m))
+	if err := e.remember(ctx); err != nil {
+		errs = append(errs, err)
+	}
+	return m, errors.Join(errs...)
 }
 
 func (e *Engine) forgetIssuances(ctx context.Context, before time.Time, m *store.Maintained) error {

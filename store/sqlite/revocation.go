@@ -30,7 +30,8 @@ func (t *tx) RevocationsOf(ctx context.Context, keyset uuid.UUID, jtis []string)
 
 func (t *tx) RevocationsAfter(ctx context.Context, keyset uuid.UUID, seq int64, lifted bool, limit int) ([]store.Revocation, error) {
 	rows, err := t.q.ListRevocationsAfter(ctx, dbsqlc.ListRevocationsAfterParams{
-		KeysetID: keyset.String(), AfterSeq: seq, Now: t.clock().UnixMicro(), Lifted: lifted, MaxRows: int64(limit),
+		KeysetID: keyset.String(), AfterSeq: seq, ExpiredBy: t.clock().Add(-store.RevocationGrace).UnixMicro(),
+		Lifted: lifted, MaxRows: int64(limit),
 	})
 	return mapRows(rows, toRevocation), interpret(err)
 }

@@ -36,10 +36,11 @@ type Engine struct {
 	write *sql.DB
 	read  *sql.DB
 	lock  *os.File
-	copy  string      // which file the database is, see Incarnation
+	copy  string      // which copy of the data this is, see sidecar
 	fresh atomic.Bool // nothing has been said yet about who else is alive: nobody
 	now   func() time.Time
 
+	sidecar  *sidecar
 	watchers watchers
 }
 
@@ -49,7 +50,8 @@ const readers = 4
 
 // Open opens or creates the database file at path. A lock on path + ".lock"
 // keeps a second process out: it would have a second ring, and the two would
-// not learn of each other's changes.
+// not learn of each other's changes. path + ".id" tells a restored database from
+// the one before; it does not belong into a backup.
 func Open(ctx context.Context, path string, opts Options) (_ *Engine, err error) {
 	e := &Engine{now: opts.Now}
 	e.fresh.Store(true)
@@ -58,7 +60,7 @@ func Open(ctx context.Context, path string, opts Options) (_ *Engine, err error)
 	}
 	defer func() {
 		if err != nil {
-			_ = e.Close()
+			_ = e.closeAll()
 		}
 	}()
 	if e.lock, err = lockFile(path + ".lock"); err != nil {
@@ -67,16 +69,31 @@ func Open(ctx context.Context, path string, opts Options) (_ *Engine, err error)
 	if err = create(path); err != nil {
 		return nil, err
 	}
-	if e.copy, err = fileID(path); err != nil {
-		return nil, err
-	}
 	if e.write, err = connect(ctx, path, "immediate", 1); err != nil {
 		return nil, err
 	}
 	if e.read, err = connect(ctx, path, "deferred", readers, "query_only(ON)"); err != nil {
 		return nil, err
 	}
+	if err = e.identify(ctx, path); err != nil {
+		return nil, err
+	}
 	return e, nil
+}
+
+// identify finds out which copy of the data this is.
+func (e *Engine) identify(ctx context.Context, path string) error {
+	n, err := progress(ctx, e.read)
+	if err != nil {
+		return fmt.Errorf("sqlite: opening %s: %w", path, err)
+	}
+	s, err := openSidecar(path+".id", n)
+	if err != nil {
+		return err
+	}
+	e.sidecar = s
+	e.copy, err = copyID(path, s)
+	return err
 }
 
 // create makes the file, if there is none, so that nobody but its owner can read
@@ -176,6 +193,12 @@ func (e *Engine) provider() (*goose.Provider, error) {
 
 // Close ends all connections.
 func (e *Engine) Close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	return errors.Join(e.remember(ctx), e.closeAll())
+}
+
+func (e *Engine) closeAll() error {
 	var errs []error
 	for _, db := range []*sql.DB{e.read, e.write} {
 		if db != nil {

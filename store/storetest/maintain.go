@@ -59,6 +59,21 @@ func testMaintain(t *testing.T, h Harness) {
 	}
 }
 
+// testMaintainPart has one part of maintenance fail, for whatever reason.
+func testMaintainPart(t *testing.T, h Harness) {
+	w := newWorld(t, h)
+	ks, _ := w.keyset(t, "zone")
+	w.revoke(t, ks.ID, "old")
+	w.age(t, ks.ID, "old", 2*store.RevocationGrace)
+	w.exec(t, "ALTER TABLE ledger RENAME TO away")
+	m, err := w.db.Maintain(t.Context(), retention)
+	if err == nil || m.RevocationsForgotten != 1 || m.RowsForgotten != 0 {
+		t.Errorf("without a ledger it did %+v (%v)", m, err)
+	}
+	w.exec(t, "ALTER TABLE away RENAME TO ledger")
+	w.maintain(t)
+}
+
 // testMaintainConcurrently maintains from several replicas while there is
 // traffic, with more to forget than one step takes.
 func testMaintainConcurrently(t *testing.T, h Harness) {

@@ -1,7 +1,9 @@
 package storetest
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -24,7 +26,9 @@ func matches(f store.LedgerFilter, r store.Issuance, now time.Time) bool {
 	return reach && (f.KeysetID == uuid.Nil || r.KeysetID == f.KeysetID) && (f.Serial == 0 || r.Serial == f.Serial) &&
 		(f.Subject == "" || r.Subject == f.Subject) && (f.Caller == "" || r.Caller == f.Caller) &&
 		(f.IssuedAfter.IsZero() || !r.IssuedAt.Before(f.IssuedAfter)) &&
-		(f.IssuedBefore.IsZero() || r.IssuedAt.Before(f.IssuedBefore)) && (!f.Live || r.ExpiresAt.After(now))
+		(f.IssuedBefore.IsZero() || r.IssuedAt.Before(f.IssuedBefore)) && (!f.Live || r.ExpiresAt.After(now)) &&
+		(!f.Acceptable || r.ExpiresAt.Add(store.Leeway).After(now)) &&
+		(f.FromJTI == uuid.Nil || r.JTI.String() >= f.FromJTI.String()) && (f.ToJTI == uuid.Nil || r.JTI.String() < f.ToJTI.String())
 }
 
 func matching(f store.LedgerFilter, rows []store.Issuance) []store.Issuance {
@@ -36,11 +40,12 @@ func matching(f store.LedgerFilter, rows []store.Issuance) []store.Issuance {
 func (w *world) motley(t testing.TB) (rows []store.Issuance) {
 	t.Helper()
 	w.edited.Store(true) // of serial 2 there are rows, and no key
+	left := []time.Duration{-10 * time.Minute, -time.Minute, time.Minute}
 	subjects := []string{"east", "east-1", "eastern*", "west", "", "*", "ü\"%_", "wes", "*west"}
 	for _, key := range []store.SigningKey{w.activeKey(t, "zone"), w.activeKey(t, "user")} {
 		var batch []store.Issuance
 		for _, ago := range []time.Duration{time.Second, 10 * time.Hour, 10 * 24 * time.Hour, 40 * 24 * time.Hour} {
-			for i, r := range rowsAt(t, key, 30, time.Now().Add(-ago), ago+time.Duration(rand.N(2)*2-1)*time.Minute) {
+			for i, r := range rowsAt(t, key, 30, time.Now().Add(-ago), ago+left[rand.N(len(left))]) {
 				r.IssuedAt = r.IssuedAt.Add(time.Duration(i) * time.Millisecond)
 				r.JTI = newJTI(t, r.IssuedAt)
 				r.Serial, r.Subject = 1+rand.N(2), subjects[rand.N(len(subjects))]
@@ -69,6 +74,9 @@ func someFilter(rows []store.Issuance) (f store.LedgerFilter) {
 	maybe(func() { f.IssuedAfter = r.IssuedAt })
 	maybe(func() { f.IssuedBefore = rows[rand.N(len(rows))].IssuedAt })
 	maybe(func() { f.Live = true })
+	maybe(func() { f.Acceptable = true })
+	maybe(func() { f.FromJTI = r.JTI })
+	maybe(func() { f.ToJTI = rows[rand.N(len(rows))].JTI })
 	maybe(func() {
 		f.Subjects = [][]string{{"east*"}, {"*"}, {"west", "east-*"}, {r.Subject}, {r.Subject + "*"}, {"w%", "_"}, {""}}[rand.N(7)]
 	})
@@ -96,10 +104,10 @@ func testLedgerFilter(t *testing.T, h Harness) {
 		if !slices.Equal(got, want) {
 			t.Fatalf("%+v: found %d rows, want %d", f, len(got), len(want))
 		}
-		f.Live = false // is implied
+		f.Live = rand.N(2) == 0 // is not what is counted
 		n, err := w.db.CountMatching(t.Context(), f)
 		noErr(t, err)
-		f.Live = true
+		f.Live, f.Acceptable = false, true
 		if want := len(matching(f, rows)); n != int64(want) {
 			t.Fatalf("%+v: counted %d rows, want %d", f, n, want)
 		}
@@ -145,7 +153,7 @@ func testRevokeMatching(t *testing.T, h Harness) {
 	revoked := map[string]bool{}
 	for range 25 {
 		f := someFilter(rows)
-		f.Live = true
+		f.Live, f.Acceptable, f.FromJTI, f.ToJTI = false, true, uuid.Nil, uuid.Nil
 		want := matching(f, rows)
 		var fresh int64
 		for _, r := range want {
@@ -155,7 +163,7 @@ func testRevokeMatching(t *testing.T, h Harness) {
 			revoked[r.JTI.String()] = true
 		}
 		n := int64(len(want))
-		f.Live = rand.N(2) == 0
+		f.Live, f.Acceptable = rand.N(2) == 0, false // are implied
 		matched, changed, err := w.db.RevokeMatching(t.Context(), f, &n, "breach", someone)
 		noErr(t, err)
 		if matched != n || changed != fresh {
@@ -245,19 +253,95 @@ func testUnexpectedCount(t *testing.T, h Harness) {
 	noErr(t, err)
 	events, err := w.db.AuditEvents(t.Context(), store.AuditFilter{ActionPrefix: "revocation."}, uuid.Max, 10)
 	noErr(t, err)
-	if len(events) != 1 || events[0].Action != "revocation.create-matching" || events[0].Target != "zone/1" {
+	if len(events) != 5 || events[0].Action != "revocation.create-matching" || events[0].Target != "zone/1" {
 		t.Fatalf("the audit says %+v", events)
+	}
+	// A barrier stays when what follows fails.
+	for _, e := range events[1:] {
+		if e.Action != "revocation.barrier" || e.Target != "zone/1" || !strings.Contains(e.Detail, `"issued_before"`) {
+			t.Errorf("the audit says %+v", e)
+		}
 	}
 	var detail struct {
 		Filter           map[string]any
 		Matched, Revoked int
+		Part             int
+		Done             bool
 		Reason           string
 	}
 	noErr(t, json.Unmarshal([]byte(events[0].Detail), &detail))
-	if detail.Matched != 3 || detail.Revoked != 3 || detail.Reason != "why" || len(detail.Filter) != 4 ||
+	if detail.Matched != 3 || detail.Revoked != 3 || detail.Reason != "why" || detail.Part != 1 || !detail.Done || len(detail.Filter) != 4 ||
 		detail.Filter["caller"] != "api-token/1" || detail.Filter["issued_before"] == nil {
 		t.Errorf("the detail is %s", events[0].Detail)
 	}
+}
+
+// testRevokeMatchingParts revokes so many that it takes several transactions, of
+// which one fails.
+func testRevokeMatchingParts(t *testing.T, h Harness) {
+	w := newWorld(t, h)
+	zone, user := w.activeKey(t, "zone"), w.activeKey(t, "user")
+	link := newChain(t)
+	const size = 25_000
+	for range size / 1000 / 5 * 2 {
+		link = w.record(t, link, rows(t, zone, 2000))
+		link = w.record(t, link, rows(t, user, 500))
+	}
+	f := store.LedgerFilter{IssuedAfter: time.Now().Add(-time.Hour)}
+	full := errors.New("the disk is full")
+	broken, err := store.Open(t.Context(), &failsLater{Engine: w.Engine, left: 1, err: full}, w.mac)
+	noErr(t, err)
+	n := int64(size)
+	matched, first, err := broken.RevokeMatching(t.Context(), f, &n, "breach", someone)
+	wantErr(t, err, full)
+	if got := w.count(t, "revocations"); matched != n || first == 0 || first >= n || int64(got) != first {
+		t.Errorf("%d matched, %d were revoked, of which there are %d", matched, first, got)
+	}
+	matched, rest, err := w.db.RevokeMatching(t.Context(), f, &n, "breach", someone)
+	noErr(t, err)
+	if matched != n || first+rest != n {
+		t.Errorf("%d matched, %d and then %d were revoked; want %d", matched, first, rest, n)
+	}
+	for _, key := range []store.SigningKey{zone, user} {
+		r := newReader(w.db, key.KeysetID)
+		r.catchUp(t, 5000)
+		if all := w.count(t, "revocations WHERE keyset_id = '"+key.KeysetID.String()+"'"); len(r.has) != all || r.at.Seq != int64(all) {
+			t.Errorf("a reader has %d of %d and is at %d", len(r.has), all, r.at.Seq)
+		}
+	}
+	events, err := w.db.AuditEvents(t.Context(), store.AuditFilter{ActionPrefix: "revocation.create-matching"}, uuid.Max, 10)
+	noErr(t, err)
+	var done []bool
+	for _, e := range slices.Backward(events) {
+		done = append(done, strings.Contains(e.Detail, `"done":true`))
+	}
+	if !slices.Equal(done, []bool{false, false, true}) {
+		t.Errorf("the audit says %+v", events)
+	}
+}
+
+// failsLater is an engine that revokes by the ledger a number of times.
+type failsLater struct {
+	store.Engine
+	left int
+	err  error
+}
+
+func (f *failsLater) Update(ctx context.Context, fn func(store.Tx) error) error {
+	return f.Engine.Update(ctx, func(tx store.Tx) error { return fn(failsLaterTx{tx, f}) })
+}
+
+type failsLaterTx struct {
+	store.Tx
+	f *failsLater
+}
+
+func (tx failsLaterTx) RevokeIssuances(ctx context.Context, f store.LedgerFilter, like store.Revocation) (int64, error) {
+	n, err := tx.Tx.RevokeIssuances(ctx, f, like)
+	if tx.f.left--; tx.f.left < 0 {
+		return n, tx.f.err
+	}
+	return n, err
 }
 
 // testRevokeInFlight holds tokens that were stamped before a revocation, and are

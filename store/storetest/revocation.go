@@ -79,7 +79,7 @@ func testRevoke(t *testing.T, h Harness) {
 
 	// Once more, with what is new between what is not.
 	got, err := w.db.Revoke(t.Context(), ks.ID, []store.Revoke{
-		{JTI: "a", ExpiresAt: hence(time.Minute)}, {JTI: "d", ExpiresAt: hence(time.Minute)}, {JTI: "over", ExpiresAt: hence(-time.Minute)}, {JTI: "c", ExpiresAt: made[2].ExpiresAt},
+		{JTI: "a", ExpiresAt: hence(time.Minute)}, {JTI: "d", ExpiresAt: hence(time.Minute)}, {JTI: "over", ExpiresAt: hence(-store.Leeway - time.Minute)}, {JTI: "c", ExpiresAt: made[2].ExpiresAt},
 		{JTI: "d", ExpiresAt: hence(2 * time.Hour)}, {JTI: "d", ExpiresAt: hence(time.Hour)},
 	}, "again", someone)
 	noErr(t, err)
@@ -100,6 +100,68 @@ func testRevoke(t *testing.T, h Harness) {
 	if head := w.head(t, ks.ID); head.Seq != 5 {
 		t.Errorf("the feed is at %d, want 5", head.Seq)
 	}
+}
+
+// testRevokeExpired revokes tokens that have expired, and that verifiers accept
+// nevertheless.
+func testRevokeExpired(t *testing.T, h Harness) {
+	w := newWorld(t, h)
+	key := w.activeKey(t, "zone")
+	revoke := func(jti string, ago time.Duration) []store.Revocation {
+		t.Helper()
+		got, err := w.db.Revoke(t.Context(), key.KeysetID, []store.Revoke{{JTI: jti, ExpiresAt: hence(-ago)}}, "stolen", someone)
+		noErr(t, err)
+		return got
+	}
+	if got := revoke("over", store.Leeway+time.Minute); len(got) != 0 {
+		t.Errorf("what nobody accepts was revoked: %+v", got)
+	}
+	made := revoke("late", store.Leeway-time.Minute)
+	if len(made) != 1 || made[0].Seq != 1 {
+		t.Fatalf("revoked were %+v", made)
+	}
+	if again := revoke("late", store.Leeway-2*time.Minute); len(again) != 1 || again[0].Seq != 2 || !again[0].RevokedAt.Equal(made[0].RevokedAt) {
+		t.Errorf("revoked once more: %+v", again) // it held: only its expiry is new
+	}
+	r := newReader(w.db, key.KeysetID)
+	r.catchUp(t, 1)
+	r.want(t, "late")
+	list, err := w.db.Revocations(t.Context(), key.KeysetID, 0, 10)
+	noErr(t, err)
+	if len(list) != 1 || list[0].JTI != "late" {
+		t.Errorf("listed are %+v", list)
+	}
+	// What readers whose clocks are behind still hear of is not listed.
+	w.age(t, key.KeysetID, "late", store.Leeway+time.Minute)
+	r = newReader(w.db, key.KeysetID)
+	r.catchUp(t, 1)
+	r.want(t, "late")
+	w.wantListed(t, key.KeysetID)
+	made = w.revoke(t, key.KeysetID, "a", "b", "c")
+	w.wantListed(t, key.KeysetID, made...)
+}
+
+// testRevokeMatchingExpired does so by the ledger.
+func testRevokeMatchingExpired(t *testing.T, h Harness) {
+	w := newWorld(t, h)
+	key := w.activeKey(t, "zone")
+	hour := time.Now().Add(-time.Hour)
+	late := rowsAt(t, key, 2, hour, time.Hour-store.Leeway+time.Minute)
+	w.record(t, w.record(t, newChain(t), late), rowsAt(t, key, 3, hour, time.Hour-store.Leeway-time.Minute))
+	f := store.LedgerFilter{KeysetID: key.KeysetID, Live: true}
+	if live := w.issuances(t, f, 10); len(live) != 0 {
+		t.Errorf("live are %+v", live)
+	}
+	n, err := w.db.CountMatching(t.Context(), f)
+	noErr(t, err)
+	matched, revoked, err := w.db.RevokeMatching(t.Context(), f, &n, "breach", someone)
+	noErr(t, err)
+	if n != 2 || matched != 2 || revoked != 2 {
+		t.Errorf("%d were counted, %d matched, %d were revoked; want 2", n, matched, revoked)
+	}
+	r := newReader(w.db, key.KeysetID)
+	r.catchUp(t, 1)
+	r.want(t, late[0].JTI.String(), late[1].JTI.String())
 }
 
 func testRevokeAudit(t *testing.T, h Harness) {

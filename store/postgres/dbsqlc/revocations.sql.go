@@ -153,21 +153,24 @@ func (q *Queries) ListRevocationFeeds(ctx context.Context) ([]RevocationFeed, er
 
 const listRevocationsAfter = `-- name: ListRevocationsAfter :many
 SELECT keyset_id, jti, seq, expires_at, revoked_at, lifted_at, reason, caller FROM revocations
-WHERE keyset_id = $1 AND seq > $2 AND expires_at > now() AND (lifted_at IS NULL OR $3::boolean)
-ORDER BY seq LIMIT $4
+WHERE keyset_id = $1 AND seq > $2 AND expires_at > now() - make_interval(secs => $3::double precision)
+  AND (lifted_at IS NULL OR $4::boolean)
+ORDER BY seq LIMIT $5
 `
 
 type ListRevocationsAfterParams struct {
-	KeysetID uuid.UUID
-	AfterSeq int64
-	Lifted   bool
-	MaxRows  int32
+	KeysetID     uuid.UUID
+	AfterSeq     int64
+	GraceSeconds float64
+	Lifted       bool
+	MaxRows      int32
 }
 
 func (q *Queries) ListRevocationsAfter(ctx context.Context, arg ListRevocationsAfterParams) ([]Revocation, error) {
 	rows, err := q.db.Query(ctx, listRevocationsAfter,
 		arg.KeysetID,
 		arg.AfterSeq,
+		arg.GraceSeconds,
 		arg.Lifted,
 		arg.MaxRows,
 	)

@@ -11,7 +11,8 @@ SELECT * FROM revocations WHERE keyset_id = @keyset_id AND jti = ANY (@jtis::tex
 
 -- name: ListRevocationsAfter :many
 SELECT * FROM revocations
-WHERE keyset_id = @keyset_id AND seq > @after_seq AND expires_at > now() AND (lifted_at IS NULL OR @lifted::boolean)
+WHERE keyset_id = @keyset_id AND seq > @after_seq AND expires_at > now() - make_interval(secs => @grace_seconds::double precision)
+  AND (lifted_at IS NULL OR @lifted::boolean)
 ORDER BY seq LIMIT @max_rows;
 
 -- name: PutRevocations :exec

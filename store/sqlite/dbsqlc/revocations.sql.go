@@ -158,18 +158,18 @@ ORDER BY seq LIMIT ?5
 `
 
 type ListRevocationsAfterParams struct {
-	KeysetID string
-	AfterSeq int64
-	Now      int64
-	Lifted   bool
-	MaxRows  int64
+	KeysetID  string
+	AfterSeq  int64
+	ExpiredBy int64
+	Lifted    bool
+	MaxRows   int64
 }
 
 func (q *Queries) ListRevocationsAfter(ctx context.Context, arg ListRevocationsAfterParams) ([]Revocation, error) {
 	rows, err := q.db.QueryContext(ctx, listRevocationsAfter,
 		arg.KeysetID,
 		arg.AfterSeq,
-		arg.Now,
+		arg.ExpiredBy,
 		arg.Lifted,
 		arg.MaxRows,
 	)

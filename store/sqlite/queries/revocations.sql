@@ -12,7 +12,7 @@ CROSS JOIN revocations r ON r.keyset_id = @keyset_id AND r.jti = j.value;
 
 -- name: ListRevocationsAfter :many
 SELECT * FROM revocations
-WHERE keyset_id = @keyset_id AND seq > @after_seq AND expires_at > @now
+WHERE keyset_id = @keyset_id AND seq > @after_seq AND expires_at > @expired_by
   AND (lifted_at IS NULL OR CAST(sqlc.arg(lifted) AS boolean))
 ORDER BY seq LIMIT @max_rows;
 
