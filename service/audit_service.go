@@ -29,7 +29,7 @@ func (s auditService) ListIssuances(ctx context.Context, req *pb.ListIssuancesRe
 		return nil, err
 	}
 	size := pageSize(req.GetPageSize())
-	rows, err := s.store.Issuances(ctx, f, before, size)
+	rows, err := search(ctx, s.Service, func() ([]store.Issuance, error) { return s.store.Issuances(ctx, f, before, size) })
 	if err != nil {
 		return nil, err
 	}

@@ -60,6 +60,8 @@ func answers() []answer {
 		{store.ErrCallerRefused, connect.CodeUnauthenticated, "the API token was revoked or has expired"},
 		{ledger.ErrCallerRefused, connect.CodeUnauthenticated, "the API token was revoked or has expired"},
 		{ledger.ErrKeyRefused, connect.CodeUnavailable, "the signing key was replaced, or tokens of this moment were revoked; try again"},
+		{errSearches, connect.CodeResourceExhausted, ""},
+		{errLasting, connect.CodeResourceExhausted, ""},
 		{ledger.ErrBusy, connect.CodeResourceExhausted, "too many requests are waiting; try again later"},
 		{ledger.ErrClosed, connect.CodeUnavailable, "this replica is shutting down; try again"},
 		{errEnding, connect.CodeUnavailable, "this replica is shutting down; try again"},

@@ -70,7 +70,7 @@ func (s *Service) revocationsOf(w http.ResponseWriter, r *http.Request, name str
 	h.Set("Cache-Control", "private, no-cache")
 	h.Set("X-Content-Type-Options", "nosniff")
 	if wantsText(r.Header["Accept"]) {
-		begun, err = s.serveList(w, r, ks, q)
+		begun, err = s.serveList(w, r, who, ks, q)
 	} else {
 		begun, err = s.serveFeed(w, r, ks, q)
 	}
@@ -182,6 +182,8 @@ func (s *Service) serveFeed(w http.ResponseWriter, r *http.Request, ks *keyring.
 // feedHead returns where a feed stands. Not the follower's word for it, which is
 // a moment old: whoever has just revoked something is to find it.
 func (s *Service) feedHead(ctx context.Context, ks *keyring.Keyset) (store.FeedPosition, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
 	heads, err := s.store.FeedHeads(ctx)
 	return heads[ks.ID], err
 }

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"strings"
 
+	"github.com/zonemint/zonemint/service/caller"
 	"github.com/zonemint/zonemint/service/keyring"
 	"github.com/zonemint/zonemint/store"
 )
@@ -17,13 +18,15 @@ const listPage = 5000
 
 // serveList answers with all jtis that are revoked and have not expired, in the
 // form of Kuma's revocation secrets.
-func (s *Service) serveList(w http.ResponseWriter, r *http.Request, ks *keyring.Keyset, q feedQuery) (begun bool, err error) {
+func (s *Service) serveList(w http.ResponseWriter, r *http.Request, who caller.Caller, ks *keyring.Keyset, q feedQuery) (begun bool, err error) {
 	if !q.whole {
 		return false, &invalid{"query", "has no place here: as text the list is always whole"}
 	}
 	// The head comes first: what is revoked meanwhile may be in the list, but
 	// then the next request finds another tag.
-	head, err := s.feedHead(r.Context(), ks)
+	ctx, cancel := context.WithTimeout(r.Context(), listTime)
+	defer cancel()
+	head, err := s.feedHead(ctx, ks)
 	if err != nil {
 		return false, err
 	}
@@ -31,6 +34,11 @@ func (s *Service) serveList(w http.ResponseWriter, r *http.Request, ks *keyring.
 	if notModified(w, r, tag) {
 		return false, nil
 	}
+	end, err := s.last(who, "list", maxLists)
+	if err != nil {
+		return false, err
+	}
+	defer end()
 	w.Header().Set("Etag", tag)
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	if r.Method == http.MethodHead {
@@ -39,7 +47,7 @@ func (s *Service) serveList(w http.ResponseWriter, r *http.Request, ks *keyring.
 	b := s.body(w, r)
 	defer b.abandon()
 	out := bufio.NewWriterSize(b, 32<<10)
-	if err := s.writeList(r.Context(), out, ks); err != nil {
+	if err := s.writeList(ctx, out, ks); err != nil {
 		return b.started, err
 	}
 	if err := out.Flush(); err != nil {
@@ -59,6 +67,9 @@ func (s *Service) writeList(ctx context.Context, w io.Writer, ks *keyring.Keyset
 			return err
 		}
 		for _, r := range page {
+			if err := s.goesOn(ctx); err != nil {
+				return err
+			}
 			if !listable(r.JTI) {
 				unlisted++
 				continue
@@ -80,9 +91,25 @@ func (s *Service) writeList(ctx context.Context, w io.Writer, ks *keyring.Keyset
 	return nil
 }
 
+// goesOn says whether a list may go on: it has not taken too long, and the replica
+// is not shutting down.
+func (s *Service) goesOn(ctx context.Context) error {
+	select {
+	case <-s.ending:
+		return errEnding
+	default:
+		return ctx.Err()
+	}
+}
+
 func (s *Service) listPage(ctx context.Context, ks *keyring.Keyset, after int64) ([]store.Revocation, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
+	leave, err := s.feed.Turn(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
 	return s.store.Revocations(ctx, ks.ID, after, listPage)
 }
 

@@ -6,9 +6,11 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/google/uuid"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	pb "github.com/zonemint/zonemint/proto/zonemint/v1"
+	"github.com/zonemint/zonemint/service/caller"
 	"github.com/zonemint/zonemint/store"
 )
 
@@ -21,6 +23,7 @@ func (s revocationService) RevokeToken(ctx context.Context, req *pb.RevokeTokenR
 		return nil, err
 	}
 	items := []store.Revoke{{JTI: target.jti, ExpiresAt: target.expiresAt}}
+	before := s.feed.Head(target.keyset.ID)
 	done, err := s.store.Revoke(ctx, target.keyset.ID, items, req.GetReason(), actorOf(ctx))
 	switch {
 	case err != nil:
@@ -28,8 +31,16 @@ func (s revocationService) RevokeToken(ctx context.Context, req *pb.RevokeTokenR
 	case len(done) == 0:
 		return &pb.RevokeTokenResponse{Expired: true}, nil
 	}
-	s.announce(ctx, target.how, 1)
+	s.announceSince(ctx, before, target.how, done[0])
 	return &pb.RevokeTokenResponse{Revocation: revocationToProto(target.keyset.Name, done[0])}, nil
+}
+
+// announceSince announces a revocation, unless it was in the feed before: what is
+// asked for again changes nothing.
+func (s revocationService) announceSince(ctx context.Context, before store.FeedPosition, how string, r store.Revocation) {
+	if r.Seq > before.Seq {
+		s.announce(ctx, how, 1)
+	}
 }
 
 // announce counts revocations and lets this replica's streams know at once.
@@ -53,7 +64,7 @@ func (s revocationService) RevokeTokens(ctx context.Context, req *pb.RevokeToken
 	}
 	f.Live = true
 	if req.GetDryRun() {
-		n, err := s.store.CountMatching(ctx, f)
+		n, err := search(ctx, s.Service, func() (int64, error) { return s.store.CountMatching(ctx, f) })
 		return &pb.RevokeTokensResponse{Matched: n}, err
 	}
 	matched, revoked, err := s.store.RevokeMatching(ctx, f, req.ExpectedCount, req.GetReason(), actorOf(ctx))
@@ -76,28 +87,35 @@ func (s revocationService) LiftRevocation(ctx context.Context, req *pb.LiftRevoc
 	if err := s.mayReachID(ctx, who, ks, req.GetJti()); err != nil {
 		return nil, err
 	}
-	r, err := s.store.LiftRevocation(ctx, ks.ID, req.GetJti(), req.GetReason(), actorOf(ctx))
+	before := s.feed.Head(ks.ID)
+	r, err := inEitherForm(req.GetJti(), func(jti string) (store.Revocation, error) {
+		return s.store.LiftRevocation(ctx, ks.ID, jti, req.GetReason(), actorOf(ctx))
+	})
 	if err != nil {
 		return nil, err
 	}
-	s.announce(ctx, "lift", 1)
+	s.announceSince(ctx, before, "lift", r)
 	return &pb.LiftRevocationResponse{Revocation: revocationToProto(ks.Name, r)}, nil
 }
 
 func (s revocationService) GetRevocation(ctx context.Context, req *pb.GetRevocationRequest) (*pb.GetRevocationResponse, error) {
-	ks, err := s.visible(callerOf(ctx), req.GetKeyset())
+	who := callerOf(ctx)
+	ks, err := s.visible(who, req.GetKeyset())
 	if err != nil {
 		return nil, err
 	}
-	r, err := s.store.Revocation(ctx, ks.ID, req.GetJti())
+	r, err := inEitherForm(req.GetJti(), func(jti string) (store.Revocation, error) {
+		return s.store.Revocation(ctx, ks.ID, jti)
+	})
 	if err != nil {
 		return nil, err
 	}
-	return &pb.GetRevocationResponse{Revocation: revocationToProto(ks.Name, r)}, nil
+	return &pb.GetRevocationResponse{Revocation: revocationFor(who, ks.Name, r)}, nil
 }
 
 func (s revocationService) ListRevocations(ctx context.Context, req *pb.ListRevocationsRequest) (*pb.ListRevocationsResponse, error) {
-	ks, err := s.visible(callerOf(ctx), req.GetKeyset())
+	who := callerOf(ctx)
+	ks, err := s.visible(who, req.GetKeyset())
 	if err != nil {
 		return nil, err
 	}
@@ -114,7 +132,7 @@ func (s revocationService) ListRevocations(ctx context.Context, req *pb.ListRevo
 	}
 	resp := &pb.ListRevocationsResponse{Revocations: make([]*pb.Revocation, len(list))}
 	for i, r := range list {
-		resp.Revocations[i] = revocationToProto(ks.Name, r)
+		resp.Revocations[i] = revocationFor(who, ks.Name, r)
 	}
 	if len(list) == size {
 		resp.NextPageToken = strconv.FormatInt(list[size-1].Seq, 10)
@@ -130,6 +148,28 @@ func pageSize(asked int32) int {
 }
 
 func errPageToken() error { return &invalid{"page_token", "is not one that this call returned"} }
+
+// inEitherForm looks for a token ID as it is written, and if there is no such one,
+// as UUIDs are written in tokens.
+func inEitherForm(jti string, look func(jti string) (store.Revocation, error)) (store.Revocation, error) {
+	r, err := look(jti)
+	if !errors.Is(err, store.ErrNotFound) {
+		return r, err
+	}
+	id, invalid := uuid.Parse(jti)
+	if invalid != nil || id.String() == jti {
+		return r, err
+	}
+	return look(id.String())
+}
+
+// revocationFor is what a caller may read of a revocation.
+func revocationFor(who caller.Caller, keyset string, r store.Revocation) *pb.Revocation {
+	if !who.MayReadReasons() {
+		r.Reason, r.Caller = "", ""
+	}
+	return revocationToProto(keyset, r)
+}
 
 func revocationToProto(keyset string, r store.Revocation) *pb.Revocation {
 	return &pb.Revocation{

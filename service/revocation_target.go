@@ -44,15 +44,16 @@ func (s revocationService) target(ctx context.Context, who caller.Caller, req *p
 	return t, mayReach(who, t.keyset, t.subject)
 }
 
-// mayReach checks a token's subject against the caller's zones.
+// mayReach checks a token's subject against the caller's zones. What it says is the
+// same whether or not the subject is known: it is none of the caller's business.
 func mayReach(who caller.Caller, ks *keyring.Keyset, subject string) error {
 	if err := zonesOnly(who, ks); err != nil {
 		return err
 	}
-	if who.NarrowedToZones() && subject == "" {
-		return fmt.Errorf("%w: this API token is for some zones only, and the token's zone is not known", caller.ErrForbidden)
+	if who.NarrowedToZones() && subject == "" || who.MayReach(subject) != nil {
+		return fmt.Errorf("%w: this API token is for some zones only, and the token's zone is not known to be one of them", caller.ErrForbidden)
 	}
-	return who.MayReach(subject)
+	return nil
 }
 
 // mayReachID does the same by a token ID, for which it asks the ledger only if
@@ -98,11 +99,11 @@ func (s revocationService) targetByID(ctx context.Context, who caller.Caller, re
 		return s.targetUnseen(who, req)
 	}
 	ks, err := s.ring.Load().KeysetByID(row.KeysetID)
+	if who.NarrowedToKeysets() && (err != nil || who.MaySee(ks.Name) != nil) {
+		return s.targetUnseen(who, req) // the caller is not to learn that there is such a token
+	}
 	if err != nil {
 		return target{}, err
-	}
-	if who.MaySee(ks.Name) != nil {
-		return target{}, fmt.Errorf("%w: this API token is not for the keyset of that token", caller.ErrForbidden)
 	}
 	if named := req.GetKeyset(); named != "" && named != ks.Name {
 		return target{}, &invalid{"keyset", fmt.Sprintf("is %q, but the token is of keyset %q", named, ks.Name)}

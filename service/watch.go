@@ -28,6 +28,11 @@ func (s revocationService) WatchRevocations(ctx context.Context, req *pb.WatchRe
 	if err != nil {
 		return err
 	}
+	end, err := s.last(who, "stream", maxStreams)
+	if err != nil {
+		return err
+	}
+	defer end()
 	w := watch{Service: s.Service, who: who, keyset: ks, at: from, send: stream.Send}
 	return w.run(ctx)
 }

@@ -32,6 +32,8 @@ type Authenticator struct {
 
 	mu    sync.RWMutex
 	known map[[sha256.Size]byte]sighting
+
+	lasting lasting
 }
 
 // sighting is an API token as the database had it at some moment.

@@ -62,6 +62,12 @@ func (c Caller) MayReach(subject string) error {
 	return nil
 }
 
+// MayReadReasons says whether the caller may read who revoked a token and why,
+// which may be about any zone. Whoever only checks tokens need not know.
+func (c Caller) MayReadReasons() bool {
+	return c.has([]Role{Admin, Revoker, Auditor}) && !c.NarrowedToZones()
+}
+
 // NarrowedToZones says whether the caller may reach some zones only. What has no
 // zone, or one that is not known, is then out of its reach.
 func (c Caller) NarrowedToZones() bool { return len(c.Token.Zones) != 0 }

@@ -31,6 +31,8 @@ type Options struct {
 	Depth int
 	// Readers is how many may read the database at the same time; 4.
 	Readers int
+	// Searchers is how many may search it at the same time, beside the readers; 2.
+	Searchers int
 	// Now is the clock, read for differences only; time.Now.
 	Now func() time.Time
 	Log *slog.Logger
@@ -45,6 +47,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Readers == 0 {
 		o.Readers = 4
+	}
+	if o.Searchers == 0 {
+		o.Searchers = 2
 	}
 	if o.Now == nil {
 		o.Now = time.Now
@@ -65,10 +70,11 @@ const (
 // Follower follows all feeds. Run must be running for it to notice anything. It
 // is safe for concurrent use.
 type Follower struct {
-	store Store
-	opts  Options
-	woken chan struct{}
-	slots chan struct{} // taken by those who read the database
+	store    Store
+	opts     Options
+	woken    chan struct{}
+	slots    chan struct{} // taken by those who read the database
+	searches chan struct{} // taken by those who search it
 
 	mu    sync.RWMutex
 	tails map[uuid.UUID]*tail
@@ -80,7 +86,7 @@ func New(s Store, opts Options) *Follower {
 	opts = opts.withDefaults()
 	return &Follower{
 		store: s, opts: opts, woken: make(chan struct{}, 1), slots: make(chan struct{}, opts.Readers),
-		tails: map[uuid.UUID]*tail{},
+		searches: make(chan struct{}, opts.Searchers), tails: map[uuid.UUID]*tail{},
 	}
 }
 
@@ -141,10 +147,11 @@ func (f *Follower) look(ctx context.Context) error {
 }
 
 // follow brings a tail up to the head, or starts it over there if that is too far
-// away or the feed is another one.
+// away or the feed is another one. A feed that has gone back is another one too,
+// though it has the same epoch: its database was put back without anybody noticing.
 func (f *Follower) follow(ctx context.Context, keyset uuid.UUID, head store.FeedPosition) error {
-	at := f.head(keyset)
-	if at.Epoch != head.Epoch || head.Seq-at.Seq > int64(f.opts.Depth) {
+	at := f.Head(keyset)
+	if at.Epoch != head.Epoch || head.Seq < at.Seq || head.Seq-at.Seq > int64(f.opts.Depth) {
 		f.change(keyset, func(t *tail) { t.restart(head) })
 		return nil
 	}
@@ -170,7 +177,9 @@ func (f *Follower) ask(ctx context.Context, keyset uuid.UUID, from store.FeedPos
 	return f.store.RevocationFeed(ctx, keyset, from, limit)
 }
 
-func (f *Follower) head(keyset uuid.UUID) store.FeedPosition {
+// Head returns where a feed stood when it was last looked at, the zero position if
+// nothing is known of it.
+func (f *Follower) Head(keyset uuid.UUID) store.FeedPosition {
 	f.mu.RLock()
 	defer f.mu.RUnlock()
 	if t := f.tails[keyset]; t != nil {
@@ -231,13 +240,31 @@ func (f *Follower) Read(ctx context.Context, keyset uuid.UUID, from store.FeedPo
 // ReadStore returns what follows a position as the database has it now. It may
 // have to wait for others who read the database.
 func (f *Follower) ReadStore(ctx context.Context, keyset uuid.UUID, from store.FeedPosition, limit int) (store.FeedPage, error) {
-	select {
-	case f.slots <- struct{}{}:
-		defer func() { <-f.slots }()
-	case <-ctx.Done():
-		return store.FeedPage{}, ctx.Err()
+	leave, err := f.Turn(ctx)
+	if err != nil {
+		return store.FeedPage{}, err
 	}
+	defer leave()
 	return f.ask(ctx, keyset, from, limit)
+}
+
+// Turn waits for the turn of somebody who reads revocations from the database in
+// another way. Whoever has it ends it with leave.
+func (f *Follower) Turn(ctx context.Context) (leave func(), err error) { return take(ctx, f.slots) }
+
+// SearchTurn does the same for those who search tables that grow without end. They
+// may take long, and have turns of their own so that no feed waits for them.
+func (f *Follower) SearchTurn(ctx context.Context) (leave func(), err error) {
+	return take(ctx, f.searches)
+}
+
+func take(ctx context.Context, turns chan struct{}) (leave func(), err error) {
+	select {
+	case turns <- struct{}{}:
+		return func() { <-turns }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 }
 
 // Age returns how long ago the database was last known to have nothing newer

@@ -371,6 +371,56 @@ func TestWaitingForASlotEnds(t *testing.T) {
 	})
 }
 
+// A database that was put back without a new epoch has a shorter feed. Whoever is
+// beyond it is told so, and what follows is missed by nobody.
+func TestFeedGoesBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake()
+		fw := run(t, f, feed.Options{})
+		var r reader
+		for _, jti := range []string{"a", "b", "c"} {
+			f.put(jti, false)
+		}
+		time.Sleep(2 * time.Second)
+		r.catchUp(t, fw, 10)
+		f.set(func(f *fakeStore) { f.head.Seq, f.rows = 1, f.rows[:1] })
+		time.Sleep(2 * time.Second)
+		r.catchUp(t, fw, 10)
+		r.same(t, f)
+		for _, jti := range []string{"d", "e", "f"} {
+			f.put(jti, false)
+		}
+		time.Sleep(2 * time.Second)
+		r.catchUp(t, fw, 10)
+		r.same(t, f)
+	})
+}
+
+func TestSearchesHaveTurnsOfTheirOwn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fw := feed.New(newFake(), feed.Options{Readers: 1, Searchers: 1})
+		reads, err := fw.Turn(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer reads()
+		leave, err := fw.SearchTurn(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if _, err := fw.SearchTurn(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Error(err)
+		}
+		leave()
+		if leave, err = fw.SearchTurn(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		leave()
+	})
+}
+
 // Writers and readers at random: nobody misses anything, whatever the sizes.
 func TestNothingIsMissed(t *testing.T) {
 	for range 20 {

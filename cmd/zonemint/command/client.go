@@ -74,7 +74,7 @@ func (c connection) open(warnings io.Writer) (*client, error) {
 	if base.Scheme == "http" && !loopback(base.Hostname()) {
 		warn(warnings, "your API token and what the server answers travel to %s unencrypted", base.Host)
 	}
-	h, addr := &http.Client{Transport: transport}, strings.TrimSuffix(base.String(), "/")
+	h, addr := &http.Client{Transport: noRedirects{transport}, CheckRedirect: asIs}, strings.TrimSuffix(base.String(), "/")
 	opts := connect.WithInterceptors(interceptor{c, token})
 	return &client{
 		tokens: v1.NewTokenServiceClient(h, addr, opts), keys: v1.NewKeyServiceClient(h, addr, opts),
@@ -147,6 +147,34 @@ func (c connection) transport() (*http.Transport, error) {
 	return t, nil
 }
 
+// asIs keeps the client from following a redirect: the credential is for the
+// server that was named, and for nobody whom an answer names.
+func asIs(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+
+// noRedirects turns a redirect into an error, which says more than the failure that
+// would come of its body.
+type noRedirects struct{ next http.RoundTripper }
+
+func (n noRedirects) RoundTrip(req *http.Request) (*http.Response, error) {
+	resp, err := n.next.RoundTrip(req)
+	if err != nil || resp.StatusCode < 300 || resp.StatusCode > 399 || resp.StatusCode == http.StatusNotModified {
+		return resp, err
+	}
+	_ = resp.Body.Close() // nothing of it is read
+	return nil, &redirectError{resp.Status, resp.Header.Get("Location")}
+}
+
+// redirectError is an answer that sends the client elsewhere.
+type redirectError struct{ status, location string }
+
+func (e *redirectError) Error() string {
+	to := "nowhere"
+	if u, err := url.Parse(e.location); err == nil && e.location != "" {
+		to = cmp.Or(u.Host, "another path of the same server")
+	}
+	return fmt.Sprintf("the server answered %s, a redirect to %s", printable(e.status), printable(to))
+}
+
 // interceptor gives every request the API token, and every failure a text that
 // says what can be done about it. Calls get a deadline; a stream has none, whoever
 // reads it looks after that.
@@ -196,7 +224,8 @@ func (f *callError) Unwrap() error { return f.err }
 // failed gives a failure its text.
 func (c connection) failed(err error) error {
 	failed := &callError{err, c.explain(err)}
-	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+	_, untrusted := errors.AsType[*tls.CertificateVerificationError](err)
+	if _, redirected := errors.AsType[*redirectError](err); untrusted || redirected {
 		return usage{failed} // trying again does not help
 	}
 	return failed
@@ -232,6 +261,9 @@ func (c connection) advise(code connect.Code, text, requestID string) string {
 
 // explainLocal is for failures on the way to the server.
 func (c connection) explainLocal(err error) string {
+	if e, ok := errors.AsType[*redirectError](err); ok {
+		return fmt.Sprintf("%v, which is not followed, so that your API token goes nowhere else\nIf the server has moved, name its new address with --addr or ZONEMINT_ADDR.", e)
+	}
 	if errors.Is(err, context.DeadlineExceeded) {
 		return fmt.Sprintf("%s did not answer within %s (--timeout)", c.addr, c.timeout)
 	}

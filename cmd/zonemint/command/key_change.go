@@ -163,6 +163,7 @@ key's ID; elsewhere --yes is needed.`,
 		RunE: func(cmd *cobra.Command, args []string) error { return k.destroy(cmd, args) },
 	}
 	k.flags(cmd, "removed", "distrusted", "abandoned", "failed")
+	cmd.Flags().BoolVar(&k.force, "force", false, "take the key for destroyed also if the backend does not have it")
 	cmd.Flags().BoolVar(&k.sure, "yes", false, "do not ask")
 	return cmd
 }
@@ -177,13 +178,13 @@ func (k *keyChange) destroy(cmd *cobra.Command, args []string) error {
 	}
 	call := func(ctx context.Context, plan bool) (*pb.DestroySigningKeyResponse, error) {
 		return c.keys.DestroySigningKey(ctx, &pb.DestroySigningKeyRequest{
-			Keyset: name.keyset, Serial: name.serial, Reason: k.reason, DryRun: plan,
+			Keyset: name.keyset, Serial: name.serial, Reason: k.reason, DryRun: plan, Force: k.force,
 		})
 	}
 	if !k.plan && !k.sure {
 		planned, err := call(cmd.Context(), true)
 		if err != nil {
-			return name.about(err)
+			return name.about(orForce(err, k.force))
 		}
 		key := planned.GetSigningKey()
 		question := fmt.Sprintf("This destroys the private key of %s (%s, serial %d, %s) in backend %s. It cannot be undone.",
@@ -194,7 +195,7 @@ func (k *keyChange) destroy(cmd *cobra.Command, args []string) error {
 	}
 	resp, err := call(cmd.Context(), k.plan)
 	if err != nil {
-		return name.about(err)
+		return name.about(orForce(err, k.force))
 	}
 	if err := show(cmd, k.form, resp, stepTable(resp.GetSteps())); err != nil || k.plan {
 		return err

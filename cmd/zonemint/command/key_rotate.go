@@ -59,9 +59,15 @@ func (r rotation) run(cmd *cobra.Command, keyset string) error {
 	if err != nil {
 		return err
 	}
-	resp, err := c.keys.RotateKeyset(cmd.Context(), &pb.RotateKeysetRequest{
+	req := &pb.RotateKeysetRequest{
 		Keyset: keyset, Backend: r.backend, Now: r.now, Reason: r.reason, DryRun: r.plan, Force: r.force,
-	})
+	}
+	if !r.plan {
+		if req.FromSerial, err = signing(cmd, c, keyset); err != nil {
+			return err
+		}
+	}
+	resp, err := c.keys.RotateKeyset(cmd.Context(), req)
 	if err != nil {
 		if r.now {
 			err = orForce(err, r.force)
@@ -89,6 +95,21 @@ func (r rotation) run(cmd *cobra.Command, keyset string) error {
 		return r.await(cmd, c, resp)
 	}
 	return nil
+}
+
+// signing returns the serial that signs, 0 if none does. A rotation names it, so
+// that one which is asked for twice at the same time does not go two keys ahead.
+func signing(cmd *cobra.Command, c *client, keyset string) (int32, error) {
+	keys, err := c.keys.ListSigningKeys(cmd.Context(), &pb.ListSigningKeysRequest{Keyset: keyset})
+	if err != nil {
+		return 0, err
+	}
+	for _, k := range keys.GetSigningKeys() {
+		if k.GetState() == "active" && k.GetRole() != "standby" {
+			return k.GetSerial(), nil
+		}
+	}
+	return 0, nil
 }
 
 // refresh brings the keys of an answer up to date.

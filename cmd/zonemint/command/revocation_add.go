@@ -25,7 +25,7 @@ type revoking struct {
 	zone, caller              string
 	serial                    int32
 	issuedAfter, issuedBefore *instant
-	dryRun, sure              bool
+	all, dryRun, sure         bool
 	expect                    int64
 }
 
@@ -39,9 +39,10 @@ line, where others on the machine could read it), or all live tokens of the ledg
 that match a filter. Keyset and expiry of an ID come from the ledger; give --keyset
 and --expires-at for one that is not in it.
 
-Flags of a filter are ands, and --keyset alone means all its tokens. On a terminal
-you are told how many match, and asked. With --expect nothing is revoked unless it is
-that many; --dry-run counts only.`,
+Flags of a filter are ands; --keyset --all means all tokens of the keyset. On a
+terminal you are told how many match, and asked; elsewhere a filter needs --expect,
+--dry-run or --yes. With --expect nothing is revoked unless it is that many;
+--dry-run counts only.`,
 		Example: `  zonemint revocation add 0198f1c4-6c1e-7a51-9d55-4f0ad6f21b7e --reason 'laptop lost'
   zonemint revocation add --jwt-file leaked.token
   zonemint revocation add --zone west --issued-after 2h --dry-run
@@ -58,6 +59,7 @@ that many; --dry-run counts only.`,
 	f.StringVar(&r.caller, "caller", "", "filter: `who` asked for them, as \"zonemint ledger list\" shows it")
 	r.issuedAfter = pastFlag(cmd, "issued-after", "filter: issued at this `time` or later; a duration is that long ago")
 	r.issuedBefore = pastFlag(cmd, "issued-before", "filter: issued before this `time`; a duration is that long ago")
+	f.BoolVar(&r.all, "all", false, "filter: all tokens of the keyset, with --keyset")
 	f.BoolVar(&r.dryRun, "dry-run", false, "filter: only count")
 	f.Int64Var(&r.expect, "expect", 0, "filter: revoke nothing unless this `many` match")
 	f.BoolVar(&r.sure, "yes", false, "filter: do not ask")
@@ -71,6 +73,9 @@ that many; --dry-run counts only.`,
 
 func (r revoking) run(cmd *cobra.Command, args []string) error {
 	byFilter, err := r.byFilter(cmd, args)
+	if err == nil && byFilter {
+		err = r.checkFilter(cmd)
+	}
 	if err != nil {
 		return usage{err}
 	}
@@ -86,12 +91,7 @@ func (r revoking) run(cmd *cobra.Command, args []string) error {
 
 // byFilter tells the two forms of the command apart and refuses to mix them.
 func (r revoking) byFilter(cmd *cobra.Command, args []string) (bool, error) {
-	var filters []string
-	for _, name := range []string{"zone", "serial", "caller", "issued-after", "issued-before", "dry-run", "expect", "yes"} {
-		if cmd.Flags().Changed(name) {
-			filters = append(filters, "--"+name)
-		}
-	}
+	filters := given(cmd, append(filterFlags(), "all", "dry-run", "expect", "yes"))
 	named := len(args) > 0 || r.jwtFile != ""
 	switch err := refuseTokens(args); {
 	case err != nil:
@@ -104,10 +104,50 @@ func (r revoking) byFilter(cmd *cobra.Command, args []string) (bool, error) {
 		return false, errors.New("say what to revoke: token IDs, --jwt-file, or a filter such as --zone")
 	case !named && r.expiresAt.text != "":
 		return false, errors.New("--expires-at goes with the ID of a token that is not in the ledger")
-	case r.serial != 0 && r.keyset == "":
-		return false, errors.New("--serial needs --keyset: every keyset counts its own")
 	}
 	return !named, nil
+}
+
+// filterFlags are the flags that make the tokens fewer which a filter matches.
+func filterFlags() []string {
+	return []string{"zone", "serial", "caller", "issued-after", "issued-before"}
+}
+
+// given returns those of the flags that are on the command line.
+func given(cmd *cobra.Command, names []string) []string {
+	var list []string
+	for _, name := range names {
+		if cmd.Flags().Changed(name) {
+			list = append(list, "--"+name)
+		}
+	}
+	return list
+}
+
+// checkFilter refuses filters that may have come about by accident, such as by a
+// shell variable that is empty.
+func (r revoking) checkFilter(cmd *cobra.Command) error {
+	for _, name := range filterFlags() {
+		if f := cmd.Flags().Lookup(name); f.Changed && f.Value.String() == "" {
+			return fmt.Errorf("--%s is empty", name)
+		}
+	}
+	narrow := given(cmd, filterFlags())
+	switch {
+	case cmd.Flags().Changed("serial") && r.serial < 1:
+		return errors.New("--serial is a number from 1 on")
+	case r.serial != 0 && r.keyset == "":
+		return errors.New("--serial needs --keyset: every keyset counts its own")
+	case r.all && r.keyset == "":
+		return errors.New("--all needs --keyset: it means all tokens of one keyset")
+	case r.all && len(narrow) > 0:
+		return fmt.Errorf("--all means all tokens of the keyset: leave out %s, or --all", strings.Join(narrow, ", "))
+	case !r.all && len(narrow) == 0:
+		return errors.New("say which tokens are meant: token IDs, --jwt-file, a filter such as --zone, or --all for all tokens of --keyset")
+	case !r.dryRun && !r.sure && !cmd.Flags().Changed("expect") && !isTerminal(cmd.InOrStdin()):
+		return errors.New("there is no terminal to ask on: add --expect with how many tokens you mean, --yes, or --dry-run to count them")
+	}
+	return nil
 }
 
 // refuseTokens refuses tokens where their IDs belong.
