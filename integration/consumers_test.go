@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	pb "github.com/zonemint/zonemint/proto/zonemint/v1"
 )
@@ -24,9 +25,13 @@ func TestConsumerHoldsBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	kids := []string{made.GetSigningKeys()[0].GetKid(), made.GetSigningKeys()[1].GetKid()}
-	eventually(t, 5*time.Second, "everybody serves the keyset", func() bool {
+	// The others may hear of the keyset before its first key signs.
+	eventually(t, 5*time.Second, "everybody issues tokens of the keyset", func() bool {
 		return !slices.ContainsFunc(f.members, func(r *member) bool {
-			return get(t, r.public, "/keysets/edge/jwks.json").status != 200
+			_, err := r.client.tokens.IssueZoneToken(t.Context(), &pb.IssueZoneTokenRequest{
+				Keyset: "edge", Zone: "first", ValidFor: durationpb.New(time.Minute),
+			})
+			return err != nil
 		})
 	})
 	tr := f.startTraffic(t, keyset{name: "edge"})
