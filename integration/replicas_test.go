@@ -27,13 +27,18 @@ func TestTwoReplicas(t *testing.T) {
 	})
 	t.Run("a keyset of one is a keyset of both", func(t *testing.T) {
 		createKeyset(t, onA, "edge")
+		// The other one may see it half made before it sees it whole.
+		want := string(a.jwks(t, "edge").body)
 		took := eventually(t, heartbeat+time.Second, "the other server serves the new keyset", func() bool {
-			return get(t, b.public, "/keysets/edge/jwks.json").status == 200
+			return string(get(t, b.public, "/keysets/edge/jwks.json").body) == want
 		})
 		t.Logf("it took %s, a heartbeat is %s", took.Round(time.Millisecond), heartbeat)
-		if got, want := string(b.jwks(t, "edge").body), string(a.jwks(t, "edge").body); got != want {
-			t.Errorf("one serves\n%s\nthe other\n%s", want, got)
-		}
+		eventually(t, heartbeat+time.Second, "the other server issues from it", func() bool {
+			_, err := onB.tokens.IssueZoneToken(t.Context(), &pb.IssueZoneTokenRequest{
+				Keyset: "edge", Zone: "north", ValidFor: durationpb.New(time.Minute),
+			})
+			return err == nil
+		})
 		k := issueFrom(t, onB, "edge", "north")
 		wantValid(t, a.keys(t, "edge"), k)
 	})
