@@ -7,6 +7,8 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"google.golang.org/protobuf/proto"
+
 	pb "github.com/zonemint/zonemint/proto/zonemint/v1"
 	"github.com/zonemint/zonemint/service/caller"
 	"github.com/zonemint/zonemint/service/keyring"
@@ -90,18 +92,35 @@ func (s *Service) tryBatch(ctx context.Context, who caller.Caller, items []*pb.I
 }
 
 func (s *Service) beginItem(ring *keyring.Snapshot, who caller.Caller, item *pb.IssueTokensItem) (*pending, error) {
-	zone := item.GetZone()
-	if zone == nil {
-		return nil, &invalid{"profile", "say which token is wanted, for example \"zone\""}
-	}
-	if err := s.validator.Validate(zone); err != nil {
+	req, w, err := wantedOf(item)
+	if err != nil {
 		return nil, err
 	}
-	d, err := zoneDraft(ring, who, wishOf(zone))
+	if err := s.validator.Validate(req); err != nil {
+		return nil, err
+	}
+	if faults := w.Faults(); len(faults) > 0 {
+		return nil, faulty(faults)
+	}
+	d, err := w.draft(ring, who)
 	if err != nil {
 		return nil, err
 	}
 	return s.begin(who, d)
+}
+
+// wantedOf returns the request in an item and what it says.
+func wantedOf(item *pb.IssueTokensItem) (proto.Message, wanted, error) {
+	switch p := item.GetProfile().(type) {
+	case *pb.IssueTokensItem_Zone:
+		return p.Zone, wantedZone(p.Zone), nil
+	case *pb.IssueTokensItem_Dataplane:
+		return p.Dataplane, wantedDataplane(p.Dataplane), nil
+	case *pb.IssueTokensItem_User:
+		return p.User, wantedUser(p.User), nil
+	default:
+		return nil, wanted{}, &invalid{"profile", "say which token is wanted, for example \"zone\""}
+	}
 }
 
 // signAll signs tokens side by side and sets their results.

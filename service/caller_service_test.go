@@ -37,7 +37,8 @@ func TestCreateApiToken(t *testing.T) {
 		}
 		want := []string{
 			"zonemint.v1.CallerService/WhoAmI", "zonemint.v1.KeyService/GetSigningKey", "zonemint.v1.KeyService/ListKeysets", "zonemint.v1.KeyService/ListSigningKeys",
-			"zonemint.v1.TokenService/IssueTokens", "zonemint.v1.TokenService/IssueZoneToken", "zonemint.v1.TokenService/VerifyToken",
+			"zonemint.v1.TokenService/IssueDataplaneToken", "zonemint.v1.TokenService/IssueTokens", "zonemint.v1.TokenService/IssueUserToken",
+			"zonemint.v1.TokenService/IssueZoneToken", "zonemint.v1.TokenService/VerifyToken",
 		}
 		got := slices.DeleteFunc(who.GetMethods(), func(m string) bool { return strings.HasPrefix(m, "grpc.") })
 		if !slices.Equal(got, want) {

@@ -13,6 +13,7 @@ import (
 	"github.com/zonemint/zonemint/service/caller"
 	"github.com/zonemint/zonemint/service/keyring"
 	"github.com/zonemint/zonemint/service/ledger"
+	"github.com/zonemint/zonemint/service/profile"
 	"github.com/zonemint/zonemint/signer"
 	"github.com/zonemint/zonemint/store"
 	"github.com/zonemint/zonemint/token"
@@ -23,6 +24,17 @@ import (
 type invalid struct{ field, reason string }
 
 func (e *invalid) Error() string { return e.field + ": " + e.reason }
+
+// faulty is everything that is wrong with a wish for a token.
+type faulty []profile.Fault
+
+func (e faulty) Error() string {
+	parts := make([]string, len(e))
+	for i, f := range e {
+		parts[i] = f.Field + ": " + f.Reason
+	}
+	return strings.Join(parts, "; ")
+}
 
 // countError says that another number of tokens matches than the caller expects.
 // Its text is meant for the caller.
@@ -117,7 +129,7 @@ func explain(err error) (connect.Code, string) {
 	if e, ok := errors.AsType[*held](err); ok {
 		return connect.CodeFailedPrecondition, e.Error()
 	}
-	if e, ok := errors.AsType[*kumaInvalidError](err); ok {
+	if e, ok := errors.AsType[faulty](err); ok {
 		return connect.CodeInvalidArgument, e.Error()
 	}
 	if e, ok := errors.AsType[*protovalidate.ValidationError](err); ok {

@@ -57,9 +57,7 @@ func (s *Service) Handler() http.Handler {
 		calls.ServeHTTP(newLasting(w), r)
 	})
 	mux.Handle(grpchealth.NewHandler(grpchealth.NewStaticChecker(serviceNames()...), bounded)) // open
-	mux.HandleFunc("GET /{$}", s.serveIdentity)                                                // open
-	mux.HandleFunc("POST /tokens/zone", s.serveKumaZoneToken)
-	mux.HandleFunc("/tokens/zone", kumaMethodNotAllowed)
+	s.handleKuma(mux)
 	if s.cfg.Issuer != "" {
 		mux.HandleFunc("GET "+discovery, s.serveDiscovery) // open
 	}
@@ -197,7 +195,13 @@ func credential(h http.Header) string { return strings.Join(h.Values("Authorizat
 // issues says whether a method's effect is a ledger row, whose transaction
 // checks the API token again. Only these may go by a recent look at it.
 func issues(method string) bool {
-	return method == v1.TokenServiceIssueZoneTokenProcedure || method == v1.TokenServiceIssueTokensProcedure
+	switch method {
+	case v1.TokenServiceIssueZoneTokenProcedure, v1.TokenServiceIssueDataplaneTokenProcedure,
+		v1.TokenServiceIssueUserTokenProcedure, v1.TokenServiceIssueTokensProcedure:
+		return true
+	default:
+		return false
+	}
 }
 
 // callerOf returns who makes a request, requestID the request's ID. They are

@@ -28,7 +28,7 @@ func TestOnlyWhatIsOpenIsOpen(t *testing.T) {
 		"/keysets/../.well-known/jwks.json": 404, "/keysets/zone/../../tokens/zone/jwks.json": 404,
 		"/keysets/zone": 401, "/keysets/zone/": 401, "/keysets/jwks.json": 401, "/keysets/zone/jwks.json/": 401, "/keysets/zone/JWKS.json": 401,
 		"/keysets/zone/revocations": 401, "/metrics": 401, "/healthz/live": 401, "/healthz/ready": 401, "/debug/pprof/": 401,
-		"/nosuch": 401, "/.well-known/": 401, "/index.html": 401, "/tokens/": 401, "/tokens/zone": 405, "/tokens/zone/": 401, "/tokens/dataplane": 401,
+		"/nosuch": 401, "/.well-known/": 401, "/index.html": 401, "/tokens/": 401, "/tokens/zone": 405, "/tokens/zone/": 401, "/tokens/dataplane": 405, "/tokens/user": 405, "/tokens/bogus": 401,
 		"//tokens/zone": 307, "/keysets/../tokens/zone": 307, "//keysets/zone/jwks.json": 307, "/./": 307,
 	} {
 		resp, body := s.get(t, path)

@@ -12,6 +12,7 @@ import (
 	"github.com/zonemint/zonemint/service/caller"
 	"github.com/zonemint/zonemint/service/keyring"
 	"github.com/zonemint/zonemint/service/ledger"
+	"github.com/zonemint/zonemint/service/profile"
 	"github.com/zonemint/zonemint/store"
 	"github.com/zonemint/zonemint/token"
 )
@@ -46,10 +47,13 @@ type pending struct {
 
 // issue makes one token. The signature and the ledger row are made at the same
 // time, and the token is returned only when both are done.
-func (s *Service) issue(ctx context.Context, who caller.Caller, drafted func(*keyring.Snapshot) (draft, error)) (issued, error) {
+func (s *Service) issue(ctx context.Context, who caller.Caller, w wanted) (issued, error) {
+	if faults := w.Faults(); len(faults) > 0 {
+		return issued{}, faulty(faults)
+	}
 	for range refusals {
 		seen := s.ring.Load().Generation
-		out, err := s.tryIssue(ctx, who, drafted)
+		out, err := s.tryIssue(ctx, who, w)
 		if !errors.Is(err, ledger.ErrKeyRefused) {
 			return out, s.noted(who, err)
 		}
@@ -60,7 +64,7 @@ func (s *Service) issue(ctx context.Context, who caller.Caller, drafted func(*ke
 			return issued{}, err
 		}
 	}
-	out, err := s.tryIssue(ctx, who, drafted)
+	out, err := s.tryIssue(ctx, who, w)
 	return out, s.noted(who, err)
 }
 
@@ -78,8 +82,8 @@ func (s *Service) noted(who caller.Caller, err error) error {
 	return err
 }
 
-func (s *Service) tryIssue(ctx context.Context, who caller.Caller, drafted func(*keyring.Snapshot) (draft, error)) (issued, error) {
-	d, err := drafted(s.ring.Load())
+func (s *Service) tryIssue(ctx context.Context, who caller.Caller, w wanted) (issued, error) {
+	d, err := w.draft(s.ring.Load(), who)
 	if err != nil {
 		return issued{}, err
 	}
@@ -173,47 +177,47 @@ func lifetime(ks *keyring.Keyset, asked time.Duration) (time.Duration, error) {
 	return asked, nil
 }
 
-// zoneWish is what a request for a zone token says, whatever it came by.
-type zoneWish struct {
-	keyset   string
-	zone     string
-	scopes   []string
+// wanted is what a request for a token says, whatever it came by.
+type wanted struct {
+	profile.Wish
+	keyset   string // empty: the one that the wish implies
 	validFor time.Duration
 }
 
-// zoneDraft asks the policy for a zone token. The wish has been validated.
-func zoneDraft(ring *keyring.Snapshot, who caller.Caller, w zoneWish) (draft, error) {
-	if w.keyset == "" {
-		w.keyset = DefaultKeyset
+// draft asks the policy for a token. The wish has no faults of its own.
+func (w wanted) draft(ring *keyring.Snapshot, who caller.Caller) (draft, error) {
+	name := w.keyset
+	if name == "" {
+		name = w.Keyset(ring.All())
 	}
-	if len(w.scopes) == 0 {
-		w.scopes = token.DefaultScopes()
-	}
-	if err := who.MaySee(w.keyset); err != nil {
+	if err := who.MaySee(name); err != nil {
 		return draft{}, err
 	}
-	ks, err := ring.Keyset(w.keyset)
+	ks, err := ring.Keyset(name)
 	if err != nil {
 		return draft{}, err
 	}
-	if ks.Profile != store.ProfileZone {
-		return draft{}, &invalid{"keyset", fmt.Sprintf("%q is for %s tokens, not for zone tokens", ks.Name, ks.Profile)}
+	if ks.Profile != w.Profile() {
+		return draft{}, &invalid{"keyset", fmt.Sprintf("%q is for %s tokens, not for %s tokens", ks.Name, ks.Profile, w.Profile())}
+	}
+	if faults := w.Fits(ks.Keyset); len(faults) > 0 {
+		return draft{}, faulty(faults)
 	}
 	validFor, err := lifetime(ks, w.validFor)
 	if err != nil {
 		return draft{}, err
 	}
-	if err := who.MayIssue(ks.Name, w.zone, w.scopes, validFor); err != nil {
+	if err := who.MayIssue(ks.Name, validFor); err != nil {
 		return draft{}, err
 	}
-	scopes, err := json.Marshal(w.scopes)
+	if err := w.Within(who); err != nil {
+		return draft{}, err
+	}
+	scopes, err := json.Marshal(append([]string{}, w.Scopes()...)) // never null
 	if err != nil {
 		return draft{}, err
 	}
 	return draft{
-		keyset: ks, subject: w.zone, scopes: string(scopes), validFor: validFor,
-		input: func(dst []byte, header string, r token.Registered) []byte {
-			return token.AppendSigningInput(dst, header, token.ZoneClaims{Zone: w.zone, Scope: w.scopes, Registered: r})
-		},
+		keyset: ks, subject: w.Subject(), scopes: string(scopes), validFor: validFor, input: w.AppendSigningInput,
 	}, nil
 }

@@ -189,6 +189,8 @@ func keysetFromProto(k *pb.Keyset) (store.Keyset, error) {
 			RotateEvery:     durationOr(k.GetRotateEvery(), 0),
 			PublishAhead:    durationOr(k.GetPublishAhead(), 0),
 			Consumers:       k.GetConsumers(),
+			Mesh:            k.GetMesh(),
+			AllowMeshSystem: k.GetAllowMeshSystem(),
 		},
 	}
 	if ks.Algorithm == "" {
@@ -211,12 +213,36 @@ func newKeyset(k *pb.Keyset) (store.Keyset, error) {
 	if err != nil {
 		return ks, err
 	}
-	return ks, checkLifetimes(ks.Policy)
+	return ks, checkKeyset(ks)
 }
 
-func checkLifetimes(p store.Policy) error {
-	if p.DefaultValidFor > p.MaxValidFor {
+// checkKeyset checks what no field can tell by itself.
+func checkKeyset(ks store.Keyset) error {
+	p := ks.Policy
+	switch {
+	case p.DefaultValidFor > p.MaxValidFor:
 		return &invalid{"default_valid_for", "must not be longer than max_valid_for"}
+	case p.Mesh != "" && ks.Profile != store.ProfileDataplane:
+		return &invalid{"mesh", "is for keysets of dataplane tokens only"}
+	case ks.Profile == store.ProfileDataplane && ks.Mesh() == "":
+		return &invalid{"mesh", "is required: keysets of dataplane tokens are for one mesh; name it, or call the keyset \"dataplane/MESH\""}
+	case p.AllowMeshSystem && ks.Profile != store.ProfileUser:
+		return &invalid{"allow_mesh_system", "is for keysets of user tokens only"}
+	}
+	if ks.Distribution == store.DistributionKumaSync {
+		return checkKumaSync(ks)
+	}
+	return nil
+}
+
+// checkKumaSync refuses what no control plane can take while it runs.
+func checkKumaSync(ks store.Keyset) error {
+	if ks.Profile != store.ProfileZone {
+		return &invalid{"distribution", fmt.Sprintf("kuma-sync is for zone tokens only: control planes read public keys for %s tokens from "+
+			"their configuration, so take manual, and see `zonemint kuma export`", ks.Profile)}
+	}
+	if alg, err := signer.Parse(ks.Algorithm); err != nil || alg.JWS() != signer.RS256.JWS() {
+		return &invalid{"algorithm", fmt.Sprintf("is %s, and control planes of Kuma verify RS256 only", ks.Algorithm)}
 	}
 	return nil
 }
@@ -238,6 +264,8 @@ func keysetToProto(k store.Keyset) *pb.Keyset {
 		RotateEvery:     durationpb.New(time.Duration(k.Policy.RotateEvery)),
 		PublishAhead:    durationpb.New(time.Duration(k.Policy.PublishAhead)),
 		Consumers:       k.Policy.Consumers,
+		Mesh:            k.Mesh(),
+		AllowMeshSystem: k.Policy.AllowMeshSystem,
 		CreatedAt:       timestamppb.New(k.CreatedAt),
 	}
 }

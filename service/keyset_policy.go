@@ -23,6 +23,7 @@ func policyFields() map[string]func(to, from *store.Keyset) {
 		"rotate_every":      func(to, from *store.Keyset) { to.Policy.RotateEvery = from.Policy.RotateEvery },
 		"publish_ahead":     func(to, from *store.Keyset) { to.Policy.PublishAhead = from.Policy.PublishAhead },
 		"consumers":         func(to, from *store.Keyset) { to.Policy.Consumers = from.Policy.Consumers },
+		"allow_mesh_system": func(to, from *store.Keyset) { to.Policy.AllowMeshSystem = from.Policy.AllowMeshSystem },
 	}
 }
 
@@ -61,7 +62,7 @@ func (s keyService) policyChange(ks, wish store.Keyset, paths []string) (store.C
 		}
 		set(&ks, &wish)
 	}
-	if err := checkLifetimes(ks.Policy); err != nil {
+	if err := checkKeyset(ks); err != nil {
 		return store.Change{}, err
 	}
 	if slices.Contains(paths, "algorithm") || slices.Contains(paths, "backend") {

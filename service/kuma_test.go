@@ -81,8 +81,12 @@ func TestKumaIdentity(t *testing.T) {
 	}
 	cfg := w.config()
 	cfg.Kuma.Product = "Kong Mesh"
-	if _, body := w.start(t, cfg).get(t, "/"); !strings.Contains(body, `"product": "Kong Mesh"`) {
-		t.Error(body)
+	cfg.Kuma.BasePath = "/kuma"
+	s = w.start(t, cfg)
+	for _, path := range []string{"/", "/kuma", "/kuma/"} {
+		if resp, body := s.get(t, path); resp.StatusCode != 200 || !strings.Contains(body, `"product": "Kong Mesh"`) {
+			t.Errorf("%s: %d %s", path, resp.StatusCode, body)
+		}
 	}
 }
 
@@ -175,6 +179,12 @@ func TestKumaPlainAnswers(t *testing.T) {
 		resp, body := s.do(t, "POST", "/tokens/zone", c.body, http.Header{"Authorization": {"Bearer " + c.token}, "Content-Type": {c.ct}})
 		if resp.StatusCode != c.status || !strings.Contains(body, c.text) || (c.text == "" && body != "") {
 			t.Errorf("%s: %d %q, want %d %q", name, resp.StatusCode, body, c.status, c.text)
+		}
+	}
+	// Of dataplane tokens the request is looked at first.
+	for body, status := range map[string]int{"{": 400, `{"name":"d1"}`: 400, `{"name":"d1","mesh":"default"}`: 403} {
+		if resp, _ := s.post(t, auditor, "/tokens/dataplane", body); resp.StatusCode != status {
+			t.Errorf("%s: %d, want %d", body, resp.StatusCode, status)
 		}
 	}
 	resp, body := s.do(t, "GET", "/tokens/zone", "", nil)

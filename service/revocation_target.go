@@ -238,15 +238,14 @@ func signedAs[C token.Claims](ctx context.Context, ks *keyring.Keyset, k store.S
 		return target{}, err
 	}
 	var claims struct {
-		Exp        int64
-		JTI        string
-		Zone, Name string
+		Exp int64
+		JTI string
 	}
 	if err := json.Unmarshal(verified.Claims.AppendJSON(nil), &claims); err != nil {
 		return target{}, fmt.Errorf("reading verified claims: %w", err)
 	}
 	return target{
-		keyset: ks, jti: claims.JTI, subject: claims.Zone + claims.Name, // a profile has one of them
+		keyset: ks, jti: claims.JTI, subject: verified.Claims.Subject(),
 		expiresAt: time.Unix(claims.Exp, 0).UTC(), how: "token",
 	}, nil
 }

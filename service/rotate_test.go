@@ -207,7 +207,7 @@ func TestRemoval(t *testing.T) {
 
 func TestConsumers(t *testing.T) {
 	s := rotating(t, func(ks *pb.Keyset) {
-		ks.Distribution, ks.Consumers = pb.Distribution_DISTRIBUTION_KUMA_SYNC, []string{"east", "west"}
+		ks.Algorithm, ks.Distribution, ks.Consumers = "RS256", pb.Distribution_DISTRIBUTION_KUMA_SYNC, []string{"east", "west"}
 	})
 	two := s.keyAt(t, 2).GetSigningKey().GetKid()
 	must(s.rotate(t, &pb.RotateKeysetRequest{}))

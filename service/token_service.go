@@ -12,6 +12,7 @@ import (
 	pb "github.com/zonemint/zonemint/proto/zonemint/v1"
 	"github.com/zonemint/zonemint/service/caller"
 	"github.com/zonemint/zonemint/service/keyring"
+	"github.com/zonemint/zonemint/service/profile"
 	"github.com/zonemint/zonemint/store"
 	"github.com/zonemint/zonemint/token"
 )
@@ -19,21 +20,55 @@ import (
 // tokenService implements zonemint.v1.TokenService.
 type tokenService struct{ *Service }
 
-func wishOf(req *pb.IssueZoneTokenRequest) zoneWish {
-	return zoneWish{
-		keyset: req.GetKeyset(), zone: req.GetZone(), scopes: req.GetScopes(), validFor: req.GetValidFor().AsDuration(),
+func wantedZone(req *pb.IssueZoneTokenRequest) wanted {
+	return wanted{
+		Wish:   profile.Zone{Zone: req.GetZone(), Scope: req.GetScopes()},
+		keyset: req.GetKeyset(), validFor: req.GetValidFor().AsDuration(),
 	}
 }
 
 func (s tokenService) IssueZoneToken(ctx context.Context, req *pb.IssueZoneTokenRequest) (*pb.IssueZoneTokenResponse, error) {
-	who := callerOf(ctx)
-	t, err := s.issue(ctx, who, func(ring *keyring.Snapshot) (draft, error) {
-		return zoneDraft(ring, who, wishOf(req))
-	})
+	t, err := s.issue(ctx, callerOf(ctx), wantedZone(req))
 	if err != nil {
 		return nil, err
 	}
 	return &pb.IssueZoneTokenResponse{Token: t.token, Jti: t.jti, Kid: t.kid, ExpiresAt: timestamppb.New(t.expiresAt)}, nil
+}
+
+func wantedDataplane(req *pb.IssueDataplaneTokenRequest) wanted {
+	tags := make(map[string][]string, len(req.GetTags()))
+	for name, values := range req.GetTags() {
+		tags[name] = values.GetValues()
+	}
+	return wanted{
+		Wish: profile.Dataplane{
+			Mesh: req.GetMesh(), Name: req.GetName(), Tags: tags, Type: req.GetType(), Workload: req.GetWorkload(),
+		},
+		keyset: req.GetKeyset(), validFor: req.GetValidFor().AsDuration(),
+	}
+}
+
+func (s tokenService) IssueDataplaneToken(ctx context.Context, req *pb.IssueDataplaneTokenRequest) (*pb.IssueDataplaneTokenResponse, error) {
+	t, err := s.issue(ctx, callerOf(ctx), wantedDataplane(req))
+	if err != nil {
+		return nil, err
+	}
+	return &pb.IssueDataplaneTokenResponse{Token: t.token, Jti: t.jti, Kid: t.kid, ExpiresAt: timestamppb.New(t.expiresAt)}, nil
+}
+
+func wantedUser(req *pb.IssueUserTokenRequest) wanted {
+	return wanted{
+		Wish:   profile.User{Name: req.GetName(), Groups: req.GetGroups()},
+		keyset: req.GetKeyset(), validFor: req.GetValidFor().AsDuration(),
+	}
+}
+
+func (s tokenService) IssueUserToken(ctx context.Context, req *pb.IssueUserTokenRequest) (*pb.IssueUserTokenResponse, error) {
+	t, err := s.issue(ctx, callerOf(ctx), wantedUser(req))
+	if err != nil {
+		return nil, err
+	}
+	return &pb.IssueUserTokenResponse{Token: t.token, Jti: t.jti, Kid: t.kid, ExpiresAt: timestamppb.New(t.expiresAt)}, nil
 }
 
 func (s tokenService) IssueTokens(ctx context.Context, req *pb.IssueTokensRequest) (*pb.IssueTokensResponse, error) {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -69,6 +70,26 @@ type Policy struct {
 	PublishAhead Duration `json:"publish_ahead,omitzero"`
 	// Consumers are those who have to acknowledge a key before it signs.
 	Consumers []string `json:"consumers,omitempty"`
+	// Mesh is the mesh of a keyset for dataplane tokens, where the keyset's name
+	// does not say it. It does not change.
+	Mesh string `json:"mesh,omitempty"`
+	// AllowMeshSystem allows user tokens with the rights that control planes give
+	// to names and groups of their own.
+	AllowMeshSystem bool `json:"allow_mesh_system,omitempty"`
+}
+
+// Mesh returns the mesh that the keyset's tokens are for: what follows the slash in
+// its name, unless the policy says otherwise. It is empty if the keyset is not for
+// dataplane tokens, or says nothing of a mesh.
+func (k Keyset) Mesh() string {
+	if k.Profile != ProfileDataplane {
+		return ""
+	}
+	if k.Policy.Mesh != "" {
+		return k.Policy.Mesh
+	}
+	_, mesh, _ := strings.Cut(k.Name, "/")
+	return mesh
 }
 
 func (p Policy) encode() (string, error) {

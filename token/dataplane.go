@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 )
 
 // DataplaneClaims are the claims of a dataplane token: the bearer may be any
@@ -21,6 +22,22 @@ type DataplaneClaims struct {
 
 // Profile returns [ProfileDataplane].
 func (DataplaneClaims) Profile() Profile { return ProfileDataplane }
+
+// Subject returns the dataplane's name. Of a token that is not for one dataplane
+// it returns what else binds it: "workload=…", or the tags as "tags:name=value,…".
+func (c DataplaneClaims) Subject() string {
+	switch {
+	case c.Name != "":
+		return c.Name
+	case c.Workload != "":
+		return "workload=" + c.Workload
+	}
+	var tags []string
+	for _, name := range slices.Sorted(maps.Keys(c.Tags)) {
+		tags = append(tags, name+"="+strings.Join(c.Tags[name], "|"))
+	}
+	return "tags:" + strings.Join(tags, ",")
+}
 
 // AppendJSON appends the claims as a JSON object, in the order of Kuma's own
 // tokens and with the tags sorted. It does not check them.

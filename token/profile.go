@@ -40,6 +40,9 @@ type Claims interface {
 
 	// Profile returns the profile that the claims belong to.
 	Profile() Profile
+	// Subject names in a few words whom the token is for, as ledgers and logs
+	// do. It is not a claim.
+	Subject() string
 	// AppendJSON appends the claims as a JSON object (RFC 7519 section 4).
 	AppendJSON(dst []byte) []byte
 }

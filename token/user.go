@@ -13,6 +13,9 @@ type UserClaims struct {
 // Profile returns [ProfileUser].
 func (UserClaims) Profile() Profile { return ProfileUser }
 
+// Subject returns the user's name.
+func (c UserClaims) Subject() string { return c.Name }
+
 // AppendJSON appends the claims as a JSON object, in the order of Kuma's own
 // tokens. It does not check them.
 func (c UserClaims) AppendJSON(dst []byte) []byte {

@@ -45,6 +45,9 @@ type ZoneClaims struct {
 // Profile returns [ProfileZone].
 func (ZoneClaims) Profile() Profile { return ProfileZone }
 
+// Subject returns the zone.
+func (c ZoneClaims) Subject() string { return c.Zone }
+
 // AppendJSON appends the claims as a JSON object, in the order of Kuma's own
 // tokens. It does not check them.
 func (c ZoneClaims) AppendJSON(dst []byte) []byte {

@@ -98,11 +98,20 @@ func (c Caller) Unbounded() error {
 	return nil
 }
 
-// MayIssue checks a zone token against the caller's bounds.
-func (c Caller) MayIssue(keyset, zone string, scopes []string, validFor time.Duration) error {
+// MayIssue checks the keyset and the lifetime of a token against the caller's
+// bounds. What the token is for has a check of its own.
+func (c Caller) MayIssue(keyset string, validFor time.Duration) error {
 	if err := c.MaySee(keyset); err != nil {
 		return err
 	}
+	if most := c.Token.MaxValidFor; most != 0 && validFor > most {
+		return fmt.Errorf("%w: this API token issues tokens for %s at the most, not for %s", ErrForbidden, most, validFor)
+	}
+	return nil
+}
+
+// MayIssueZone checks what a zone token is for against the caller's bounds.
+func (c Caller) MayIssueZone(zone string, scopes []string) error {
 	if err := c.MayReach(zone); err != nil {
 		return err
 	}
@@ -111,8 +120,14 @@ func (c Caller) MayIssue(keyset, zone string, scopes []string, validFor time.Dur
 			return fmt.Errorf("%w: this API token is not for scope %q", ErrForbidden, s)
 		}
 	}
-	if most := c.Token.MaxValidFor; most != 0 && validFor > most {
-		return fmt.Errorf("%w: this API token issues tokens for %s at the most, not for %s", ErrForbidden, most, validFor)
+	return nil
+}
+
+// MayIssueBeyondZones checks that the caller is not narrowed to zones or to scopes,
+// which only zone tokens have.
+func (c Caller) MayIssueBeyondZones() error {
+	if len(c.Token.Zones) != 0 || len(c.Token.Scopes) != 0 {
+		return fmt.Errorf("%w: this API token is narrowed to zones or scopes, which only zone tokens have", ErrForbidden)
 	}
 	return nil
 }

@@ -31,9 +31,11 @@ func Roles() []Role { return []Role{Admin, Issuer, KeyOperator, Revoker, Verifie
 func Methods() map[string][]Role {
 	all := Roles()
 	return map[string][]Role{
-		v1.TokenServiceIssueZoneTokenProcedure: {Admin, Issuer},
-		v1.TokenServiceIssueTokensProcedure:    {Admin, Issuer},
-		v1.TokenServiceVerifyTokenProcedure:    all,
+		v1.TokenServiceIssueZoneTokenProcedure:      {Admin, Issuer},
+		v1.TokenServiceIssueDataplaneTokenProcedure: {Admin, Issuer},
+		v1.TokenServiceIssueUserTokenProcedure:      {Admin, Issuer},
+		v1.TokenServiceIssueTokensProcedure:         {Admin, Issuer},
+		v1.TokenServiceVerifyTokenProcedure:         all,
 
 		v1.KeyServiceCreateKeysetProcedure:         {Admin, KeyOperator},
 		v1.KeyServiceUpdateKeysetProcedure:         {Admin, KeyOperator},
@@ -54,6 +56,7 @@ func Methods() map[string][]Role {
 		v1.RevocationServiceLiftRevocationProcedure:   {Admin},
 		v1.RevocationServiceGetRevocationProcedure:    {Admin, Revoker, Verifier, Auditor},
 		v1.RevocationServiceListRevocationsProcedure:  {Admin, Revoker, Verifier, Auditor},
+		v1.RevocationServiceCheckRevocationsProcedure: {Admin, Revoker, Verifier, Auditor},
 		v1.RevocationServiceWatchRevocationsProcedure: {Admin, Revoker, Verifier, Auditor},
 
 		v1.AuditServiceListIssuancesProcedure:   {Admin, Auditor},

@@ -3,6 +3,7 @@ package keyring
 import (
 	"crypto/x509"
 	"fmt"
+	"iter"
 
 	"github.com/google/uuid"
 
@@ -19,6 +20,17 @@ func (s *Snapshot) KeysetByID(id uuid.UUID) (*Keyset, error) {
 		}
 	}
 	return nil, fmt.Errorf("%w: %s", ErrNoKeyset, id)
+}
+
+// All goes through the keysets in the order of their names.
+func (s *Snapshot) All() iter.Seq[store.Keyset] {
+	return func(yield func(store.Keyset) bool) {
+		for _, ks := range s.Keysets() {
+			if !yield(ks.Keyset) {
+				return
+			}
+		}
+	}
 }
 
 // PublicKey returns the public key of a row, whatever state the row is in.

@@ -19,6 +19,7 @@ type policy struct {
 	maxValidFor, defaultValidFor, backdate time.Duration
 	rotateEvery, publishAhead              time.Duration
 	consumers                              []string
+	allowMeshSystem                        bool
 }
 
 // flags adds the flags. What a keyset has without them is for create alone to
@@ -34,6 +35,7 @@ func (p *policy) flags(cmd *cobra.Command, without func(text string) string) {
 	f.DurationVar(&p.rotateEvery, "rotate-every", 0, "how long a key signs before its successor takes over; 0: until somebody asks"+without("0"))
 	f.DurationVar(&p.publishAhead, "publish-ahead", 0, "how long a successor is published at least, on top of what caches need"+without("0"))
 	f.StringSliceVar(&p.consumers, "consumer", nil, "the `names` of those who must acknowledge a key before it signs"+without("nobody"))
+	f.BoolVar(&p.allowMeshSystem, "allow-mesh-system", false, `user tokens may have names and groups that begin with "mesh-system:", the rights of administrators`)
 	p.form = outputFlag(cmd, asTable, asJSON)
 	connectionFlags(cmd, &p.conn)
 }
@@ -49,18 +51,23 @@ func (p *policy) keyset(cmd *cobra.Command, name string) *pb.Keyset {
 		Backdate:        optional(cmd, "backdate", p.backdate),
 		RotateEvery:     optional(cmd, "rotate-every", p.rotateEvery),
 		PublishAhead:    optional(cmd, "publish-ahead", p.publishAhead),
+		AllowMeshSystem: p.allowMeshSystem,
 	}
 }
 
 func newKeysetCreate() *cobra.Command {
 	var p policy
 	var profile *choice
+	var mesh string
 	cmd := &cobra.Command{
 		Use:   "create NAME --profile PROFILE",
 		Short: "Make a keyset, with a key that signs and its published successor",
 		Long: `Make a keyset. Its name is one or two labels separated by a slash and does not
 change: "zone", "dataplane/default". It gets two keys, one that signs and one that
-is published and ready to follow it.`,
+is published and ready to follow it.
+
+A keyset for dataplane tokens is for one mesh, the one after the slash in its name
+unless --mesh says otherwise.`,
 		Example: `  zonemint keyset create edge --profile zone --max-valid-for 24h --rotate-every 720h
   zonemint keyset create dataplane/payments --profile dataplane --algorithm RS256-4096
   zonemint keyset create legacy --profile zone --distribution manual --consumer cp-west,cp-east`,
@@ -71,6 +78,7 @@ is published and ready to follow it.`,
 				return err
 			}
 			keyset := p.keyset(cmd, args[0])
+			keyset.Mesh = mesh
 			keyset.Profile = pb.Profile(pb.Profile_value["PROFILE_"+strings.ToUpper(profile.value)])
 			resp, err := c.keys.CreateKeyset(cmd.Context(), &pb.CreateKeysetRequest{Keyset: keyset})
 			if err != nil {
@@ -80,6 +88,7 @@ is published and ready to follow it.`,
 		},
 	}
 	profile = choiceFlag(cmd, "profile", "", "", profiles(), "what the tokens are for")
+	cmd.Flags().StringVar(&mesh, "mesh", "", "the `name` of the mesh that dataplane tokens are for (default: what follows the slash in NAME)")
 	p.flags(cmd, func(text string) string { return " (default: " + text + ")" })
 	_ = cmd.MarkFlagRequired("profile") // the flag exists
 	return cmd
@@ -127,6 +136,7 @@ func updateMask(cmd *cobra.Command, noConsumers bool) *fieldmaskpb.FieldMask {
 	mask := &fieldmaskpb.FieldMask{}
 	for _, flag := range []string{
 		"algorithm", "backend", "distribution", "max-valid-for", "default-valid-for", "backdate", "rotate-every", "publish-ahead",
+		"allow-mesh-system",
 	} {
 		if cmd.Flags().Changed(flag) {
 			mask.Paths = append(mask.Paths, strings.ReplaceAll(flag, "-", "_"))

@@ -13,6 +13,7 @@ import (
 	"net/url"
 	"os"
 	"reflect"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -84,8 +85,9 @@ type InstanceKey struct {
 
 // Kuma is how the server answers kumactl.
 type Kuma struct {
-	Product string `koanf:"product"`
-	Version string `koanf:"version"`
+	Product  string `koanf:"product"`
+	Version  string `koanf:"version"`
+	BasePath string `koanf:"base_path"`
 }
 
 // Log says what is logged and how.
@@ -179,7 +181,7 @@ func unitlessDuration(from, to reflect.Type, value any) (any, error) {
 
 func (c Config) check() error {
 	return errors.Join(c.checkListen(), c.TLS.check(), c.Database.check(), c.InstanceKey.check(), c.checkBackends(),
-		c.checkKeysets(), c.checkIssuer(), c.checkNumbers(), c.Log.check())
+		c.checkKeysets(), c.checkIssuer(), c.Kuma.check(), c.checkNumbers(), c.Log.check())
 }
 
 func (c Config) checkListen() error {
@@ -291,6 +293,16 @@ func (c Config) checkIssuer() error {
 	u, err := url.Parse(c.Issuer)
 	if err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
 		return errors.New("issuer: is not an https URL without user, query and fragment")
+	}
+	return nil
+}
+
+// basePath is a path of plain segments: it becomes a pattern of the router.
+var basePath = regexp.MustCompile(`^(/[a-zA-Z0-9._~-]+)+$`)
+
+func (k Kuma) check() error {
+	if k.BasePath != "" && !basePath.MatchString(k.BasePath) {
+		return fmt.Errorf("kuma.base_path: %q is not a path like \"/kuma\", without a slash at its end", k.BasePath)
 	}
 	return nil
 }

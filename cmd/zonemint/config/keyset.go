@@ -26,6 +26,8 @@ type Keyset struct {
 	RotateEvery     time.Duration  `koanf:"rotate_every"`
 	PublishAhead    time.Duration  `koanf:"publish_ahead"`
 	Consumers       []string       `koanf:"consumers"`
+	Mesh            string         `koanf:"mesh"`
+	AllowMeshSystem bool           `koanf:"allow_mesh_system"`
 }
 
 func (c Config) checkKeysets() error {
@@ -73,6 +75,7 @@ func (k Keyset) Proto() (*pb.Keyset, error) {
 		Distribution: pb.Distribution(distribution), MaxValidFor: optional(k.MaxValidFor),
 		DefaultValidFor: optional(k.DefaultValidFor), RotateEvery: optional(k.RotateEvery),
 		PublishAhead: optional(k.PublishAhead), Consumers: k.Consumers,
+		Mesh: k.Mesh, AllowMeshSystem: k.AllowMeshSystem,
 	}
 	if k.Backdate != nil {
 		out.Backdate = durationpb.New(*k.Backdate)

@@ -174,9 +174,16 @@ type Keyset struct {
 	PublishAhead *durationpb.Duration `protobuf:"bytes,11,opt,name=publish_ahead,json=publishAhead,proto3" json:"publish_ahead,omitempty"`
 	// Who has to acknowledge a key before it may sign: names of bridges, control
 	// planes or people, as AcknowledgeKeys gives them.
-	Consumers     []string `protobuf:"bytes,12,rep,name=consumers,proto3" json:"consumers,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Consumers []string `protobuf:"bytes,12,rep,name=consumers,proto3" json:"consumers,omitempty"`
+	// The mesh of a keyset for dataplane tokens, whose every token is for it. Absent
+	// is what follows the slash in the name. It does not change.
+	Mesh string `protobuf:"bytes,13,opt,name=mesh,proto3" json:"mesh,omitempty"`
+	// Whether the tokens of a keyset for user tokens may have names and groups that
+	// begin with "mesh-system:", to which control planes give the rights of
+	// administrators.
+	AllowMeshSystem bool `protobuf:"varint,14,opt,name=allow_mesh_system,json=allowMeshSystem,proto3" json:"allow_mesh_system,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Keyset) Reset() {
@@ -293,6 +300,20 @@ func (x *Keyset) GetConsumers() []string {
 	return nil
 }
 
+func (x *Keyset) GetMesh() string {
+	if x != nil {
+		return x.Mesh
+	}
+	return ""
+}
+
+func (x *Keyset) GetAllowMeshSystem() bool {
+	if x != nil {
+		return x.AllowMeshSystem
+	}
+	return false
+}
+
 // CreateKeysetRequest asks for a new keyset.
 type CreateKeysetRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -400,8 +421,8 @@ type UpdateKeysetRequest struct {
 	// The keyset's name, and the new values of the fields in the mask.
 	Keyset *Keyset `protobuf:"bytes,1,opt,name=keyset,proto3" json:"keyset,omitempty"`
 	// What changes, of "algorithm", "backend", "distribution", "max_valid_for",
-	// "default_valid_for", "backdate", "rotate_every", "publish_ahead" and
-	// "consumers".
+	// "default_valid_for", "backdate", "rotate_every", "publish_ahead",
+	// "consumers" and "allow_mesh_system".
 	UpdateMask    *fieldmaskpb.FieldMask `protobuf:"bytes,2,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2448,7 +2469,8 @@ var File_zonemint_v1_key_proto protoreflect.FileDescriptor
 
 const file_zonemint_v1_key_proto_rawDesc = "" +
 	"\n" +
-	"\x15zonemint/v1/key.proto\x12\vzonemint.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb6\b\n" +
+	"\x15zonemint/v1/key.proto\x12\vzonemint.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe4\n" +
+	"\n" +
 	"\x06Keyset\x12\xcb\x01\n" +
 	"\x04name\x18\x01 \x01(\tB\xb6\x01\xbaH\xb2\x01\xba\x01\xaa\x01\n" +
 	"\vkeyset.name\x12?must be one or two labels of a-z, 0-9 and '-', separated by '/'\x1aZthis.matches('^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(/[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)?$')r\x02\x18dR\x04name\x128\n" +
@@ -2469,7 +2491,10 @@ const file_zonemint_v1_key_proto_rawDesc = "" +
 	"\rpublish_ahead\x18\v \x01(\v2\x19.google.protobuf.DurationB\x10\xbaH\r\xaa\x01\n" +
 	"\"\x06\b\x80\xbc\xe0\xdf\v2\x00R\fpublishAhead\x12\xc1\x01\n" +
 	"\tconsumers\x18\f \x03(\tB\xa2\x01\xbaH\x9e\x01\x92\x01\x9a\x01\x10d\x18\x01\"\x93\x01\xba\x01\x8f\x01\n" +
-	"\x0fkeyset.consumer\x12Omust be 1 to 63 of a-z, 0-9, '.', '_' and '-', beginning with a letter or digit\x1a+this.matches('^[a-z0-9][-._a-z0-9]{0,62}$')R\tconsumers\"J\n" +
+	"\x0fkeyset.consumer\x12Omust be 1 to 63 of a-z, 0-9, '.', '_' and '-', beginning with a letter or digit\x1a+this.matches('^[a-z0-9][-._a-z0-9]{0,62}$')R\tconsumers\x12\xff\x01\n" +
+	"\x04mesh\x18\r \x01(\tB\xea\x01\xbaH\xe6\x01\xba\x01\xe2\x01\n" +
+	"\vkeyset.mesh\x12Ymust be a mesh name: labels of a-z, 0-9 and '-', separated by '.', at most 253 characters\x1axthis == '' || (this.size() <= 253 && this.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$'))R\x04mesh\x12*\n" +
+	"\x11allow_mesh_system\x18\x0e \x01(\bR\x0fallowMeshSystem\"J\n" +
 	"\x13CreateKeysetRequest\x123\n" +
 	"\x06keyset\x18\x01 \x01(\v2\x13.zonemint.v1.KeysetB\x06\xbaH\x03\xc8\x01\x01R\x06keyset\"\x7f\n" +
 	"\x14CreateKeysetResponse\x12+\n" +

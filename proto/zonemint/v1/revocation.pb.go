@@ -23,6 +23,72 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// RevocationState is what is known of a token ID.
+type RevocationState int32
+
+const (
+	// Not said.
+	RevocationState_REVOCATION_STATE_UNSPECIFIED RevocationState = 0
+	// No token of the keyset is known to have this ID: another issuer's, or one that
+	// expired so long ago that it was forgotten.
+	RevocationState_REVOCATION_STATE_UNKNOWN RevocationState = 1
+	// The token is revoked.
+	RevocationState_REVOCATION_STATE_REVOKED RevocationState = 2
+	// Its revocation was taken back.
+	RevocationState_REVOCATION_STATE_LIFTED RevocationState = 3
+	// The token has expired, and verifiers refuse it whether or not it is revoked.
+	RevocationState_REVOCATION_STATE_EXPIRED RevocationState = 4
+	// The token is valid and was never revoked here.
+	RevocationState_REVOCATION_STATE_ISSUED RevocationState = 5
+)
+
+// Enum value maps for RevocationState.
+var (
+	RevocationState_name = map[int32]string{
+		0: "REVOCATION_STATE_UNSPECIFIED",
+		1: "REVOCATION_STATE_UNKNOWN",
+		2: "REVOCATION_STATE_REVOKED",
+		3: "REVOCATION_STATE_LIFTED",
+		4: "REVOCATION_STATE_EXPIRED",
+		5: "REVOCATION_STATE_ISSUED",
+	}
+	RevocationState_value = map[string]int32{
+		"REVOCATION_STATE_UNSPECIFIED": 0,
+		"REVOCATION_STATE_UNKNOWN":     1,
+		"REVOCATION_STATE_REVOKED":     2,
+		"REVOCATION_STATE_LIFTED":      3,
+		"REVOCATION_STATE_EXPIRED":     4,
+		"REVOCATION_STATE_ISSUED":      5,
+	}
+)
+
+func (x RevocationState) Enum() *RevocationState {
+	p := new(RevocationState)
+	*p = x
+	return p
+}
+
+func (x RevocationState) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (RevocationState) Descriptor() protoreflect.EnumDescriptor {
+	return file_zonemint_v1_revocation_proto_enumTypes[0].Descriptor()
+}
+
+func (RevocationState) Type() protoreflect.EnumType {
+	return &file_zonemint_v1_revocation_proto_enumTypes[0]
+}
+
+func (x RevocationState) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use RevocationState.Descriptor instead.
+func (RevocationState) EnumDescriptor() ([]byte, []int) {
+	return file_zonemint_v1_revocation_proto_rawDescGZIP(), []int{0}
+}
+
 // Revocation is a token ID that verifiers of a keyset refuse.
 type Revocation struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1031,6 +1097,107 @@ func (x *RevokedToken) GetExp() int64 {
 	return 0
 }
 
+// CheckRevocationsRequest asks what is known of token IDs.
+type CheckRevocationsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The keyset's name.
+	Keyset string `protobuf:"bytes,1,opt,name=keyset,proto3" json:"keyset,omitempty"`
+	// The token IDs.
+	Jtis          []string `protobuf:"bytes,2,rep,name=jtis,proto3" json:"jtis,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckRevocationsRequest) Reset() {
+	*x = CheckRevocationsRequest{}
+	mi := &file_zonemint_v1_revocation_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckRevocationsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckRevocationsRequest) ProtoMessage() {}
+
+func (x *CheckRevocationsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_zonemint_v1_revocation_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckRevocationsRequest.ProtoReflect.Descriptor instead.
+func (*CheckRevocationsRequest) Descriptor() ([]byte, []int) {
+	return file_zonemint_v1_revocation_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *CheckRevocationsRequest) GetKeyset() string {
+	if x != nil {
+		return x.Keyset
+	}
+	return ""
+}
+
+func (x *CheckRevocationsRequest) GetJtis() []string {
+	if x != nil {
+		return x.Jtis
+	}
+	return nil
+}
+
+// CheckRevocationsResponse says it.
+type CheckRevocationsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// One state for each token ID, in their order.
+	States        []RevocationState `protobuf:"varint,1,rep,packed,name=states,proto3,enum=zonemint.v1.RevocationState" json:"states,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckRevocationsResponse) Reset() {
+	*x = CheckRevocationsResponse{}
+	mi := &file_zonemint_v1_revocation_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckRevocationsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckRevocationsResponse) ProtoMessage() {}
+
+func (x *CheckRevocationsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_zonemint_v1_revocation_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckRevocationsResponse.ProtoReflect.Descriptor instead.
+func (*CheckRevocationsResponse) Descriptor() ([]byte, []int) {
+	return file_zonemint_v1_revocation_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *CheckRevocationsResponse) GetStates() []RevocationState {
+	if x != nil {
+		return x.States
+	}
+	return nil
+}
+
 var File_zonemint_v1_revocation_proto protoreflect.FileDescriptor
 
 const file_zonemint_v1_revocation_proto_rawDesc = "" +
@@ -1117,13 +1284,26 @@ const file_zonemint_v1_revocation_proto_rawDesc = "" +
 	"\x06lifted\x18\x06 \x03(\tR\x06lifted\"2\n" +
 	"\fRevokedToken\x12\x10\n" +
 	"\x03jti\x18\x01 \x01(\tR\x03jti\x12\x10\n" +
-	"\x03exp\x18\x02 \x01(\x03R\x03exp2\xae\x04\n" +
+	"\x03exp\x18\x02 \x01(\x03R\x03exp\"f\n" +
+	"\x17CheckRevocationsRequest\x12!\n" +
+	"\x06keyset\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18dR\x06keyset\x12(\n" +
+	"\x04jtis\x18\x02 \x03(\tB\x14\xbaH\x11\x92\x01\x0e\b\x01\x10\xe8\a\"\ar\x05\x10\x01\x18\x80\x02R\x04jtis\"P\n" +
+	"\x18CheckRevocationsResponse\x124\n" +
+	"\x06states\x18\x01 \x03(\x0e2\x1c.zonemint.v1.RevocationStateR\x06states*\xc7\x01\n" +
+	"\x0fRevocationState\x12 \n" +
+	"\x1cREVOCATION_STATE_UNSPECIFIED\x10\x00\x12\x1c\n" +
+	"\x18REVOCATION_STATE_UNKNOWN\x10\x01\x12\x1c\n" +
+	"\x18REVOCATION_STATE_REVOKED\x10\x02\x12\x1b\n" +
+	"\x17REVOCATION_STATE_LIFTED\x10\x03\x12\x1c\n" +
+	"\x18REVOCATION_STATE_EXPIRED\x10\x04\x12\x1b\n" +
+	"\x17REVOCATION_STATE_ISSUED\x10\x052\x8f\x05\n" +
 	"\x11RevocationService\x12P\n" +
 	"\vRevokeToken\x12\x1f.zonemint.v1.RevokeTokenRequest\x1a .zonemint.v1.RevokeTokenResponse\x12S\n" +
 	"\fRevokeTokens\x12 .zonemint.v1.RevokeTokensRequest\x1a!.zonemint.v1.RevokeTokensResponse\x12Y\n" +
 	"\x0eLiftRevocation\x12\".zonemint.v1.LiftRevocationRequest\x1a#.zonemint.v1.LiftRevocationResponse\x12V\n" +
 	"\rGetRevocation\x12!.zonemint.v1.GetRevocationRequest\x1a\".zonemint.v1.GetRevocationResponse\x12\\\n" +
-	"\x0fListRevocations\x12#.zonemint.v1.ListRevocationsRequest\x1a$.zonemint.v1.ListRevocationsResponse\x12a\n" +
+	"\x0fListRevocations\x12#.zonemint.v1.ListRevocationsRequest\x1a$.zonemint.v1.ListRevocationsResponse\x12_\n" +
+	"\x10CheckRevocations\x12$.zonemint.v1.CheckRevocationsRequest\x1a%.zonemint.v1.CheckRevocationsResponse\x12a\n" +
 	"\x10WatchRevocations\x12$.zonemint.v1.WatchRevocationsRequest\x1a%.zonemint.v1.WatchRevocationsResponse0\x01B\xaa\x01\n" +
 	"\x0fcom.zonemint.v1B\x0fRevocationProtoP\x01Z9github.com/zonemint/zonemint/proto/zonemint/v1;zonemintv1\xa2\x02\x03ZXX\xaa\x02\vZonemint.V1\xca\x02\vZonemint\\V1\xe2\x02\x17Zonemint\\V1\\GPBMetadata\xea\x02\fZonemint::V1b\x06proto3"
 
@@ -1139,55 +1319,62 @@ func file_zonemint_v1_revocation_proto_rawDescGZIP() []byte {
 	return file_zonemint_v1_revocation_proto_rawDescData
 }
 
-var file_zonemint_v1_revocation_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_zonemint_v1_revocation_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_zonemint_v1_revocation_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_zonemint_v1_revocation_proto_goTypes = []any{
-	(*Revocation)(nil),               // 0: zonemint.v1.Revocation
-	(*RevokeTokenRequest)(nil),       // 1: zonemint.v1.RevokeTokenRequest
-	(*RevokeTokenResponse)(nil),      // 2: zonemint.v1.RevokeTokenResponse
-	(*RevocationFilter)(nil),         // 3: zonemint.v1.RevocationFilter
-	(*RevokeTokensRequest)(nil),      // 4: zonemint.v1.RevokeTokensRequest
-	(*RevokeTokensResponse)(nil),     // 5: zonemint.v1.RevokeTokensResponse
-	(*LiftRevocationRequest)(nil),    // 6: zonemint.v1.LiftRevocationRequest
-	(*LiftRevocationResponse)(nil),   // 7: zonemint.v1.LiftRevocationResponse
-	(*GetRevocationRequest)(nil),     // 8: zonemint.v1.GetRevocationRequest
-	(*GetRevocationResponse)(nil),    // 9: zonemint.v1.GetRevocationResponse
-	(*ListRevocationsRequest)(nil),   // 10: zonemint.v1.ListRevocationsRequest
-	(*ListRevocationsResponse)(nil),  // 11: zonemint.v1.ListRevocationsResponse
-	(*WatchRevocationsRequest)(nil),  // 12: zonemint.v1.WatchRevocationsRequest
-	(*WatchRevocationsResponse)(nil), // 13: zonemint.v1.WatchRevocationsResponse
-	(*RevokedToken)(nil),             // 14: zonemint.v1.RevokedToken
-	(*timestamppb.Timestamp)(nil),    // 15: google.protobuf.Timestamp
+	(RevocationState)(0),             // 0: zonemint.v1.RevocationState
+	(*Revocation)(nil),               // 1: zonemint.v1.Revocation
+	(*RevokeTokenRequest)(nil),       // 2: zonemint.v1.RevokeTokenRequest
+	(*RevokeTokenResponse)(nil),      // 3: zonemint.v1.RevokeTokenResponse
+	(*RevocationFilter)(nil),         // 4: zonemint.v1.RevocationFilter
+	(*RevokeTokensRequest)(nil),      // 5: zonemint.v1.RevokeTokensRequest
+	(*RevokeTokensResponse)(nil),     // 6: zonemint.v1.RevokeTokensResponse
+	(*LiftRevocationRequest)(nil),    // 7: zonemint.v1.LiftRevocationRequest
+	(*LiftRevocationResponse)(nil),   // 8: zonemint.v1.LiftRevocationResponse
+	(*GetRevocationRequest)(nil),     // 9: zonemint.v1.GetRevocationRequest
+	(*GetRevocationResponse)(nil),    // 10: zonemint.v1.GetRevocationResponse
+	(*ListRevocationsRequest)(nil),   // 11: zonemint.v1.ListRevocationsRequest
+	(*ListRevocationsResponse)(nil),  // 12: zonemint.v1.ListRevocationsResponse
+	(*WatchRevocationsRequest)(nil),  // 13: zonemint.v1.WatchRevocationsRequest
+	(*WatchRevocationsResponse)(nil), // 14: zonemint.v1.WatchRevocationsResponse
+	(*RevokedToken)(nil),             // 15: zonemint.v1.RevokedToken
+	(*CheckRevocationsRequest)(nil),  // 16: zonemint.v1.CheckRevocationsRequest
+	(*CheckRevocationsResponse)(nil), // 17: zonemint.v1.CheckRevocationsResponse
+	(*timestamppb.Timestamp)(nil),    // 18: google.protobuf.Timestamp
 }
 var file_zonemint_v1_revocation_proto_depIdxs = []int32{
-	15, // 0: zonemint.v1.Revocation.expires_at:type_name -> google.protobuf.Timestamp
-	15, // 1: zonemint.v1.Revocation.revoked_at:type_name -> google.protobuf.Timestamp
-	15, // 2: zonemint.v1.Revocation.lifted_at:type_name -> google.protobuf.Timestamp
-	15, // 3: zonemint.v1.RevokeTokenRequest.expires_at:type_name -> google.protobuf.Timestamp
-	0,  // 4: zonemint.v1.RevokeTokenResponse.revocation:type_name -> zonemint.v1.Revocation
-	15, // 5: zonemint.v1.RevocationFilter.issued_after:type_name -> google.protobuf.Timestamp
-	15, // 6: zonemint.v1.RevocationFilter.issued_before:type_name -> google.protobuf.Timestamp
-	3,  // 7: zonemint.v1.RevokeTokensRequest.filter:type_name -> zonemint.v1.RevocationFilter
-	0,  // 8: zonemint.v1.LiftRevocationResponse.revocation:type_name -> zonemint.v1.Revocation
-	0,  // 9: zonemint.v1.GetRevocationResponse.revocation:type_name -> zonemint.v1.Revocation
-	0,  // 10: zonemint.v1.ListRevocationsResponse.revocations:type_name -> zonemint.v1.Revocation
-	14, // 11: zonemint.v1.WatchRevocationsResponse.revoked:type_name -> zonemint.v1.RevokedToken
-	1,  // 12: zonemint.v1.RevocationService.RevokeToken:input_type -> zonemint.v1.RevokeTokenRequest
-	4,  // 13: zonemint.v1.RevocationService.RevokeTokens:input_type -> zonemint.v1.RevokeTokensRequest
-	6,  // 14: zonemint.v1.RevocationService.LiftRevocation:input_type -> zonemint.v1.LiftRevocationRequest
-	8,  // 15: zonemint.v1.RevocationService.GetRevocation:input_type -> zonemint.v1.GetRevocationRequest
-	10, // 16: zonemint.v1.RevocationService.ListRevocations:input_type -> zonemint.v1.ListRevocationsRequest
-	12, // 17: zonemint.v1.RevocationService.WatchRevocations:input_type -> zonemint.v1.WatchRevocationsRequest
-	2,  // 18: zonemint.v1.RevocationService.RevokeToken:output_type -> zonemint.v1.RevokeTokenResponse
-	5,  // 19: zonemint.v1.RevocationService.RevokeTokens:output_type -> zonemint.v1.RevokeTokensResponse
-	7,  // 20: zonemint.v1.RevocationService.LiftRevocation:output_type -> zonemint.v1.LiftRevocationResponse
-	9,  // 21: zonemint.v1.RevocationService.GetRevocation:output_type -> zonemint.v1.GetRevocationResponse
-	11, // 22: zonemint.v1.RevocationService.ListRevocations:output_type -> zonemint.v1.ListRevocationsResponse
-	13, // 23: zonemint.v1.RevocationService.WatchRevocations:output_type -> zonemint.v1.WatchRevocationsResponse
-	18, // [18:24] is the sub-list for method output_type
-	12, // [12:18] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	18, // 0: zonemint.v1.Revocation.expires_at:type_name -> google.protobuf.Timestamp
+	18, // 1: zonemint.v1.Revocation.revoked_at:type_name -> google.protobuf.Timestamp
+	18, // 2: zonemint.v1.Revocation.lifted_at:type_name -> google.protobuf.Timestamp
+	18, // 3: zonemint.v1.RevokeTokenRequest.expires_at:type_name -> google.protobuf.Timestamp
+	1,  // 4: zonemint.v1.RevokeTokenResponse.revocation:type_name -> zonemint.v1.Revocation
+	18, // 5: zonemint.v1.RevocationFilter.issued_after:type_name -> google.protobuf.Timestamp
+	18, // 6: zonemint.v1.RevocationFilter.issued_before:type_name -> google.protobuf.Timestamp
+	4,  // 7: zonemint.v1.RevokeTokensRequest.filter:type_name -> zonemint.v1.RevocationFilter
+	1,  // 8: zonemint.v1.LiftRevocationResponse.revocation:type_name -> zonemint.v1.Revocation
+	1,  // 9: zonemint.v1.GetRevocationResponse.revocation:type_name -> zonemint.v1.Revocation
+	1,  // 10: zonemint.v1.ListRevocationsResponse.revocations:type_name -> zonemint.v1.Revocation
+	15, // 11: zonemint.v1.WatchRevocationsResponse.revoked:type_name -> zonemint.v1.RevokedToken
+	0,  // 12: zonemint.v1.CheckRevocationsResponse.states:type_name -> zonemint.v1.RevocationState
+	2,  // 13: zonemint.v1.RevocationService.RevokeToken:input_type -> zonemint.v1.RevokeTokenRequest
+	5,  // 14: zonemint.v1.RevocationService.RevokeTokens:input_type -> zonemint.v1.RevokeTokensRequest
+	7,  // 15: zonemint.v1.RevocationService.LiftRevocation:input_type -> zonemint.v1.LiftRevocationRequest
+	9,  // 16: zonemint.v1.RevocationService.GetRevocation:input_type -> zonemint.v1.GetRevocationRequest
+	11, // 17: zonemint.v1.RevocationService.ListRevocations:input_type -> zonemint.v1.ListRevocationsRequest
+	16, // 18: zonemint.v1.RevocationService.CheckRevocations:input_type -> zonemint.v1.CheckRevocationsRequest
+	13, // 19: zonemint.v1.RevocationService.WatchRevocations:input_type -> zonemint.v1.WatchRevocationsRequest
+	3,  // 20: zonemint.v1.RevocationService.RevokeToken:output_type -> zonemint.v1.RevokeTokenResponse
+	6,  // 21: zonemint.v1.RevocationService.RevokeTokens:output_type -> zonemint.v1.RevokeTokensResponse
+	8,  // 22: zonemint.v1.RevocationService.LiftRevocation:output_type -> zonemint.v1.LiftRevocationResponse
+	10, // 23: zonemint.v1.RevocationService.GetRevocation:output_type -> zonemint.v1.GetRevocationResponse
+	12, // 24: zonemint.v1.RevocationService.ListRevocations:output_type -> zonemint.v1.ListRevocationsResponse
+	17, // 25: zonemint.v1.RevocationService.CheckRevocations:output_type -> zonemint.v1.CheckRevocationsResponse
+	14, // 26: zonemint.v1.RevocationService.WatchRevocations:output_type -> zonemint.v1.WatchRevocationsResponse
+	20, // [20:27] is the sub-list for method output_type
+	13, // [13:20] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_zonemint_v1_revocation_proto_init() }
@@ -1201,13 +1388,14 @@ func file_zonemint_v1_revocation_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_zonemint_v1_revocation_proto_rawDesc), len(file_zonemint_v1_revocation_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   15,
+			NumEnums:      1,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
 		GoTypes:           file_zonemint_v1_revocation_proto_goTypes,
 		DependencyIndexes: file_zonemint_v1_revocation_proto_depIdxs,
+		EnumInfos:         file_zonemint_v1_revocation_proto_enumTypes,
 		MessageInfos:      file_zonemint_v1_revocation_proto_msgTypes,
 	}.Build()
 	File_zonemint_v1_revocation_proto = out.File

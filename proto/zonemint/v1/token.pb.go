@@ -173,6 +173,377 @@ func (x *IssueZoneTokenResponse) GetExpiresAt() *timestamppb.Timestamp {
 	return nil
 }
 
+// IssueDataplaneTokenRequest asks for a dataplane token. At least one of name, tags
+// and workload has to bind it to something: a token without any would be good for
+// every dataplane of the mesh.
+type IssueDataplaneTokenRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The mesh.
+	Mesh string `protobuf:"bytes,1,opt,name=mesh,proto3" json:"mesh,omitempty"`
+	// The name of the dataplane. Empty: it may have any.
+	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	// For each tag that the dataplane must have, the values it may have there.
+	Tags map[string]*TagValues `protobuf:"bytes,3,rep,name=tags,proto3" json:"tags,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// The kind of proxy: empty or "dataplane".
+	Type string `protobuf:"bytes,4,opt,name=type,proto3" json:"type,omitempty"`
+	// The workload that the dataplane must belong to, as its label
+	// kuma.io/workload has it. Empty: any.
+	Workload string `protobuf:"bytes,5,opt,name=workload,proto3" json:"workload,omitempty"`
+	// How long the token is valid, from now. Required unless the keyset has a
+	// default; never more than the keyset's maximum.
+	ValidFor *durationpb.Duration `protobuf:"bytes,6,opt,name=valid_for,json=validFor,proto3" json:"valid_for,omitempty"`
+	// The keyset whose key signs. If it is empty, the one of the mesh.
+	Keyset        string `protobuf:"bytes,7,opt,name=keyset,proto3" json:"keyset,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *IssueDataplaneTokenRequest) Reset() {
+	*x = IssueDataplaneTokenRequest{}
+	mi := &file_zonemint_v1_token_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IssueDataplaneTokenRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IssueDataplaneTokenRequest) ProtoMessage() {}
+
+func (x *IssueDataplaneTokenRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_zonemint_v1_token_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IssueDataplaneTokenRequest.ProtoReflect.Descriptor instead.
+func (*IssueDataplaneTokenRequest) Descriptor() ([]byte, []int) {
+	return file_zonemint_v1_token_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *IssueDataplaneTokenRequest) GetMesh() string {
+	if x != nil {
+		return x.Mesh
+	}
+	return ""
+}
+
+func (x *IssueDataplaneTokenRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *IssueDataplaneTokenRequest) GetTags() map[string]*TagValues {
+	if x != nil {
+		return x.Tags
+	}
+	return nil
+}
+
+func (x *IssueDataplaneTokenRequest) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *IssueDataplaneTokenRequest) GetWorkload() string {
+	if x != nil {
+		return x.Workload
+	}
+	return ""
+}
+
+func (x *IssueDataplaneTokenRequest) GetValidFor() *durationpb.Duration {
+	if x != nil {
+		return x.ValidFor
+	}
+	return nil
+}
+
+func (x *IssueDataplaneTokenRequest) GetKeyset() string {
+	if x != nil {
+		return x.Keyset
+	}
+	return ""
+}
+
+// TagValues are the values that a tag may have.
+type TagValues struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The values, at least one.
+	Values        []string `protobuf:"bytes,1,rep,name=values,proto3" json:"values,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TagValues) Reset() {
+	*x = TagValues{}
+	mi := &file_zonemint_v1_token_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TagValues) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TagValues) ProtoMessage() {}
+
+func (x *TagValues) ProtoReflect() protoreflect.Message {
+	mi := &file_zonemint_v1_token_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TagValues.ProtoReflect.Descriptor instead.
+func (*TagValues) Descriptor() ([]byte, []int) {
+	return file_zonemint_v1_token_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *TagValues) GetValues() []string {
+	if x != nil {
+		return x.Values
+	}
+	return nil
+}
+
+// IssueDataplaneTokenResponse is an issued dataplane token.
+type IssueDataplaneTokenResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The signed token, a JWT in compact form. A secret.
+	Token string `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
+	// The token's ID, by which it can be found in the ledger and revoked.
+	Jti string `protobuf:"bytes,2,opt,name=jti,proto3" json:"jti,omitempty"`
+	// The ID of the key that signed it.
+	Kid string `protobuf:"bytes,3,opt,name=kid,proto3" json:"kid,omitempty"`
+	// When it expires.
+	ExpiresAt     *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *IssueDataplaneTokenResponse) Reset() {
+	*x = IssueDataplaneTokenResponse{}
+	mi := &file_zonemint_v1_token_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IssueDataplaneTokenResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IssueDataplaneTokenResponse) ProtoMessage() {}
+
+func (x *IssueDataplaneTokenResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_zonemint_v1_token_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IssueDataplaneTokenResponse.ProtoReflect.Descriptor instead.
+func (*IssueDataplaneTokenResponse) Descriptor() ([]byte, []int) {
+	return file_zonemint_v1_token_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *IssueDataplaneTokenResponse) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+func (x *IssueDataplaneTokenResponse) GetJti() string {
+	if x != nil {
+		return x.Jti
+	}
+	return ""
+}
+
+func (x *IssueDataplaneTokenResponse) GetKid() string {
+	if x != nil {
+		return x.Kid
+	}
+	return ""
+}
+
+func (x *IssueDataplaneTokenResponse) GetExpiresAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpiresAt
+	}
+	return nil
+}
+
+// IssueUserTokenRequest asks for a user token.
+type IssueUserTokenRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The name of the user. Names that begin with "mesh-system:" are refused unless
+	// the keyset allows them.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// The groups of the user, with the same restriction.
+	Groups []string `protobuf:"bytes,2,rep,name=groups,proto3" json:"groups,omitempty"`
+	// How long the token is valid, from now. Required unless the keyset has a
+	// default; never more than the keyset's maximum.
+	ValidFor *durationpb.Duration `protobuf:"bytes,3,opt,name=valid_for,json=validFor,proto3" json:"valid_for,omitempty"`
+	// The keyset whose key signs, "user" if it is empty.
+	Keyset        string `protobuf:"bytes,4,opt,name=keyset,proto3" json:"keyset,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *IssueUserTokenRequest) Reset() {
+	*x = IssueUserTokenRequest{}
+	mi := &file_zonemint_v1_token_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IssueUserTokenRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IssueUserTokenRequest) ProtoMessage() {}
+
+func (x *IssueUserTokenRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_zonemint_v1_token_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IssueUserTokenRequest.ProtoReflect.Descriptor instead.
+func (*IssueUserTokenRequest) Descriptor() ([]byte, []int) {
+	return file_zonemint_v1_token_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *IssueUserTokenRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *IssueUserTokenRequest) GetGroups() []string {
+	if x != nil {
+		return x.Groups
+	}
+	return nil
+}
+
+func (x *IssueUserTokenRequest) GetValidFor() *durationpb.Duration {
+	if x != nil {
+		return x.ValidFor
+	}
+	return nil
+}
+
+func (x *IssueUserTokenRequest) GetKeyset() string {
+	if x != nil {
+		return x.Keyset
+	}
+	return ""
+}
+
+// IssueUserTokenResponse is an issued user token.
+type IssueUserTokenResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The signed token, a JWT in compact form. A secret.
+	Token string `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
+	// The token's ID, by which it can be found in the ledger and revoked.
+	Jti string `protobuf:"bytes,2,opt,name=jti,proto3" json:"jti,omitempty"`
+	// The ID of the key that signed it.
+	Kid string `protobuf:"bytes,3,opt,name=kid,proto3" json:"kid,omitempty"`
+	// When it expires.
+	ExpiresAt     *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *IssueUserTokenResponse) Reset() {
+	*x = IssueUserTokenResponse{}
+	mi := &file_zonemint_v1_token_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IssueUserTokenResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IssueUserTokenResponse) ProtoMessage() {}
+
+func (x *IssueUserTokenResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_zonemint_v1_token_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IssueUserTokenResponse.ProtoReflect.Descriptor instead.
+func (*IssueUserTokenResponse) Descriptor() ([]byte, []int) {
+	return file_zonemint_v1_token_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *IssueUserTokenResponse) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+func (x *IssueUserTokenResponse) GetJti() string {
+	if x != nil {
+		return x.Jti
+	}
+	return ""
+}
+
+func (x *IssueUserTokenResponse) GetKid() string {
+	if x != nil {
+		return x.Kid
+	}
+	return ""
+}
+
+func (x *IssueUserTokenResponse) GetExpiresAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpiresAt
+	}
+	return nil
+}
+
 // IssueTokensRequest asks for many tokens.
 type IssueTokensRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -184,7 +555,7 @@ type IssueTokensRequest struct {
 
 func (x *IssueTokensRequest) Reset() {
 	*x = IssueTokensRequest{}
-	mi := &file_zonemint_v1_token_proto_msgTypes[2]
+	mi := &file_zonemint_v1_token_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -196,7 +567,7 @@ func (x *IssueTokensRequest) String() string {
 func (*IssueTokensRequest) ProtoMessage() {}
 
 func (x *IssueTokensRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_zonemint_v1_token_proto_msgTypes[2]
+	mi := &file_zonemint_v1_token_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -209,7 +580,7 @@ func (x *IssueTokensRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueTokensRequest.ProtoReflect.Descriptor instead.
 func (*IssueTokensRequest) Descriptor() ([]byte, []int) {
-	return file_zonemint_v1_token_proto_rawDescGZIP(), []int{2}
+	return file_zonemint_v1_token_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *IssueTokensRequest) GetItems() []*IssueTokensItem {
@@ -227,6 +598,8 @@ type IssueTokensItem struct {
 	// Types that are valid to be assigned to Profile:
 	//
 	//	*IssueTokensItem_Zone
+	//	*IssueTokensItem_Dataplane
+	//	*IssueTokensItem_User
 	Profile       isIssueTokensItem_Profile `protobuf_oneof:"profile"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -234,7 +607,7 @@ type IssueTokensItem struct {
 
 func (x *IssueTokensItem) Reset() {
 	*x = IssueTokensItem{}
-	mi := &file_zonemint_v1_token_proto_msgTypes[3]
+	mi := &file_zonemint_v1_token_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -246,7 +619,7 @@ func (x *IssueTokensItem) String() string {
 func (*IssueTokensItem) ProtoMessage() {}
 
 func (x *IssueTokensItem) ProtoReflect() protoreflect.Message {
-	mi := &file_zonemint_v1_token_proto_msgTypes[3]
+	mi := &file_zonemint_v1_token_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -259,7 +632,7 @@ func (x *IssueTokensItem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueTokensItem.ProtoReflect.Descriptor instead.
 func (*IssueTokensItem) Descriptor() ([]byte, []int) {
-	return file_zonemint_v1_token_proto_rawDescGZIP(), []int{3}
+	return file_zonemint_v1_token_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *IssueTokensItem) GetProfile() isIssueTokensItem_Profile {
@@ -278,6 +651,24 @@ func (x *IssueTokensItem) GetZone() *IssueZoneTokenRequest {
 	return nil
 }
 
+func (x *IssueTokensItem) GetDataplane() *IssueDataplaneTokenRequest {
+	if x != nil {
+		if x, ok := x.Profile.(*IssueTokensItem_Dataplane); ok {
+			return x.Dataplane
+		}
+	}
+	return nil
+}
+
+func (x *IssueTokensItem) GetUser() *IssueUserTokenRequest {
+	if x != nil {
+		if x, ok := x.Profile.(*IssueTokensItem_User); ok {
+			return x.User
+		}
+	}
+	return nil
+}
+
 type isIssueTokensItem_Profile interface {
 	isIssueTokensItem_Profile()
 }
@@ -287,7 +678,21 @@ type IssueTokensItem_Zone struct {
 	Zone *IssueZoneTokenRequest `protobuf:"bytes,1,opt,name=zone,proto3,oneof"`
 }
 
+type IssueTokensItem_Dataplane struct {
+	// A dataplane token, likewise.
+	Dataplane *IssueDataplaneTokenRequest `protobuf:"bytes,2,opt,name=dataplane,proto3,oneof"`
+}
+
+type IssueTokensItem_User struct {
+	// A user token, likewise.
+	User *IssueUserTokenRequest `protobuf:"bytes,3,opt,name=user,proto3,oneof"`
+}
+
 func (*IssueTokensItem_Zone) isIssueTokensItem_Profile() {}
+
+func (*IssueTokensItem_Dataplane) isIssueTokensItem_Profile() {}
+
+func (*IssueTokensItem_User) isIssueTokensItem_Profile() {}
 
 // IssueTokensResponse has one result for each item, in the order of the items.
 type IssueTokensResponse struct {
@@ -300,7 +705,7 @@ type IssueTokensResponse struct {
 
 func (x *IssueTokensResponse) Reset() {
 	*x = IssueTokensResponse{}
-	mi := &file_zonemint_v1_token_proto_msgTypes[4]
+	mi := &file_zonemint_v1_token_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -312,7 +717,7 @@ func (x *IssueTokensResponse) String() string {
 func (*IssueTokensResponse) ProtoMessage() {}
 
 func (x *IssueTokensResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_zonemint_v1_token_proto_msgTypes[4]
+	mi := &file_zonemint_v1_token_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -325,7 +730,7 @@ func (x *IssueTokensResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueTokensResponse.ProtoReflect.Descriptor instead.
 func (*IssueTokensResponse) Descriptor() ([]byte, []int) {
-	return file_zonemint_v1_token_proto_rawDescGZIP(), []int{4}
+	return file_zonemint_v1_token_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *IssueTokensResponse) GetResults() []*IssueTokensResult {
@@ -351,7 +756,7 @@ type IssueTokensResult struct {
 
 func (x *IssueTokensResult) Reset() {
 	*x = IssueTokensResult{}
-	mi := &file_zonemint_v1_token_proto_msgTypes[5]
+	mi := &file_zonemint_v1_token_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -363,7 +768,7 @@ func (x *IssueTokensResult) String() string {
 func (*IssueTokensResult) ProtoMessage() {}
 
 func (x *IssueTokensResult) ProtoReflect() protoreflect.Message {
-	mi := &file_zonemint_v1_token_proto_msgTypes[5]
+	mi := &file_zonemint_v1_token_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -376,7 +781,7 @@ func (x *IssueTokensResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueTokensResult.ProtoReflect.Descriptor instead.
 func (*IssueTokensResult) Descriptor() ([]byte, []int) {
-	return file_zonemint_v1_token_proto_rawDescGZIP(), []int{5}
+	return file_zonemint_v1_token_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *IssueTokensResult) GetResult() isIssueTokensResult_Result {
@@ -439,7 +844,7 @@ type IssuedToken struct {
 
 func (x *IssuedToken) Reset() {
 	*x = IssuedToken{}
-	mi := &file_zonemint_v1_token_proto_msgTypes[6]
+	mi := &file_zonemint_v1_token_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -451,7 +856,7 @@ func (x *IssuedToken) String() string {
 func (*IssuedToken) ProtoMessage() {}
 
 func (x *IssuedToken) ProtoReflect() protoreflect.Message {
-	mi := &file_zonemint_v1_token_proto_msgTypes[6]
+	mi := &file_zonemint_v1_token_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -464,7 +869,7 @@ func (x *IssuedToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssuedToken.ProtoReflect.Descriptor instead.
 func (*IssuedToken) Descriptor() ([]byte, []int) {
-	return file_zonemint_v1_token_proto_rawDescGZIP(), []int{6}
+	return file_zonemint_v1_token_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *IssuedToken) GetToken() string {
@@ -509,7 +914,7 @@ type IssueError struct {
 
 func (x *IssueError) Reset() {
 	*x = IssueError{}
-	mi := &file_zonemint_v1_token_proto_msgTypes[7]
+	mi := &file_zonemint_v1_token_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -521,7 +926,7 @@ func (x *IssueError) String() string {
 func (*IssueError) ProtoMessage() {}
 
 func (x *IssueError) ProtoReflect() protoreflect.Message {
-	mi := &file_zonemint_v1_token_proto_msgTypes[7]
+	mi := &file_zonemint_v1_token_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -534,7 +939,7 @@ func (x *IssueError) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueError.ProtoReflect.Descriptor instead.
 func (*IssueError) Descriptor() ([]byte, []int) {
-	return file_zonemint_v1_token_proto_rawDescGZIP(), []int{7}
+	return file_zonemint_v1_token_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *IssueError) GetCode() string {
@@ -565,7 +970,7 @@ type VerifyTokenRequest struct {
 
 func (x *VerifyTokenRequest) Reset() {
 	*x = VerifyTokenRequest{}
-	mi := &file_zonemint_v1_token_proto_msgTypes[8]
+	mi := &file_zonemint_v1_token_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -577,7 +982,7 @@ func (x *VerifyTokenRequest) String() string {
 func (*VerifyTokenRequest) ProtoMessage() {}
 
 func (x *VerifyTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_zonemint_v1_token_proto_msgTypes[8]
+	mi := &file_zonemint_v1_token_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -590,7 +995,7 @@ func (x *VerifyTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyTokenRequest.ProtoReflect.Descriptor instead.
 func (*VerifyTokenRequest) Descriptor() ([]byte, []int) {
-	return file_zonemint_v1_token_proto_rawDescGZIP(), []int{8}
+	return file_zonemint_v1_token_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *VerifyTokenRequest) GetToken() string {
@@ -630,7 +1035,7 @@ type VerifyTokenResponse struct {
 
 func (x *VerifyTokenResponse) Reset() {
 	*x = VerifyTokenResponse{}
-	mi := &file_zonemint_v1_token_proto_msgTypes[9]
+	mi := &file_zonemint_v1_token_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -642,7 +1047,7 @@ func (x *VerifyTokenResponse) String() string {
 func (*VerifyTokenResponse) ProtoMessage() {}
 
 func (x *VerifyTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_zonemint_v1_token_proto_msgTypes[9]
+	mi := &file_zonemint_v1_token_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -655,7 +1060,7 @@ func (x *VerifyTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyTokenResponse.ProtoReflect.Descriptor instead.
 func (*VerifyTokenResponse) Descriptor() ([]byte, []int) {
-	return file_zonemint_v1_token_proto_rawDescGZIP(), []int{9}
+	return file_zonemint_v1_token_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *VerifyTokenResponse) GetValid() bool {
@@ -724,11 +1129,46 @@ const file_zonemint_v1_token_proto_rawDesc = "" +
 	"\x03jti\x18\x02 \x01(\tR\x03jti\x12\x10\n" +
 	"\x03kid\x18\x03 \x01(\tR\x03kid\x129\n" +
 	"\n" +
+	"expires_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\"\xa2\x03\n" +
+	"\x1aIssueDataplaneTokenRequest\x12\x1c\n" +
+	"\x04mesh\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\xfd\x01R\x04mesh\x12\x1c\n" +
+	"\x04name\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\xfd\x01R\x04name\x12O\n" +
+	"\x04tags\x18\x03 \x03(\v21.zonemint.v1.IssueDataplaneTokenRequest.TagsEntryB\b\xbaH\x05\x9a\x01\x02\x10@R\x04tags\x12\x1b\n" +
+	"\x04type\x18\x04 \x01(\tB\a\xbaH\x04r\x02\x18 R\x04type\x12$\n" +
+	"\bworkload\x18\x05 \x01(\tB\b\xbaH\x05r\x03\x18\xfd\x01R\bworkload\x12B\n" +
+	"\tvalid_for\x18\x06 \x01(\v2\x19.google.protobuf.DurationB\n" +
+	"\xbaH\a\xaa\x01\x042\x02\b\x01R\bvalidFor\x12\x1f\n" +
+	"\x06keyset\x18\a \x01(\tB\a\xbaH\x04r\x02\x18dR\x06keyset\x1aO\n" +
+	"\tTagsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12,\n" +
+	"\x05value\x18\x02 \x01(\v2\x16.zonemint.v1.TagValuesR\x05value:\x028\x01\"-\n" +
+	"\tTagValues\x12 \n" +
+	"\x06values\x18\x01 \x03(\tB\b\xbaH\x05\x92\x01\x02\x10@R\x06values\"\x92\x01\n" +
+	"\x1bIssueDataplaneTokenResponse\x12\x14\n" +
+	"\x05token\x18\x01 \x01(\tR\x05token\x12\x10\n" +
+	"\x03jti\x18\x02 \x01(\tR\x03jti\x12\x10\n" +
+	"\x03kid\x18\x03 \x01(\tR\x03kid\x129\n" +
+	"\n" +
+	"expires_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\"\xc9\x01\n" +
+	"\x15IssueUserTokenRequest\x12\x1e\n" +
+	"\x04name\x18\x01 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\xfd\x01R\x04name\x12+\n" +
+	"\x06groups\x18\x02 \x03(\tB\x13\xbaH\x10\x92\x01\r\x10@\x18\x01\"\ar\x05\x10\x01\x18\xfd\x01R\x06groups\x12B\n" +
+	"\tvalid_for\x18\x03 \x01(\v2\x19.google.protobuf.DurationB\n" +
+	"\xbaH\a\xaa\x01\x042\x02\b\x01R\bvalidFor\x12\x1f\n" +
+	"\x06keyset\x18\x04 \x01(\tB\a\xbaH\x04r\x02\x18dR\x06keyset\"\x8d\x01\n" +
+	"\x16IssueUserTokenResponse\x12\x14\n" +
+	"\x05token\x18\x01 \x01(\tR\x05token\x12\x10\n" +
+	"\x03jti\x18\x02 \x01(\tR\x03jti\x12\x10\n" +
+	"\x03kid\x18\x03 \x01(\tR\x03kid\x129\n" +
+	"\n" +
 	"expires_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\"U\n" +
 	"\x12IssueTokensRequest\x12?\n" +
-	"\x05items\x18\x01 \x03(\v2\x1c.zonemint.v1.IssueTokensItemB\v\xbaH\b\x92\x01\x05\b\x01\x10\xe8\aR\x05items\"^\n" +
+	"\x05items\x18\x01 \x03(\v2\x1c.zonemint.v1.IssueTokensItemB\v\xbaH\b\x92\x01\x05\b\x01\x10\xe8\aR\x05items\"\xf1\x01\n" +
 	"\x0fIssueTokensItem\x12@\n" +
-	"\x04zone\x18\x01 \x01(\v2\".zonemint.v1.IssueZoneTokenRequestB\x06\xbaH\x03\xd8\x01\x03H\x00R\x04zoneB\t\n" +
+	"\x04zone\x18\x01 \x01(\v2\".zonemint.v1.IssueZoneTokenRequestB\x06\xbaH\x03\xd8\x01\x03H\x00R\x04zone\x12O\n" +
+	"\tdataplane\x18\x02 \x01(\v2'.zonemint.v1.IssueDataplaneTokenRequestB\x06\xbaH\x03\xd8\x01\x03H\x00R\tdataplane\x12@\n" +
+	"\x04user\x18\x03 \x01(\v2\".zonemint.v1.IssueUserTokenRequestB\x06\xbaH\x03\xd8\x01\x03H\x00R\x04userB\t\n" +
 	"\aprofile\"O\n" +
 	"\x13IssueTokensResponse\x128\n" +
 	"\aresults\x18\x01 \x03(\v2\x1e.zonemint.v1.IssueTokensResultR\aresults\"\x80\x01\n" +
@@ -757,9 +1197,11 @@ const file_zonemint_v1_token_proto_rawDesc = "" +
 	"\x03kid\x18\x05 \x01(\tR\x03kid\x12\x16\n" +
 	"\x06keyset\x18\x06 \x01(\tR\x06keyset\x129\n" +
 	"\n" +
-	"expires_at\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt2\x8d\x02\n" +
+	"expires_at\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt2\xd2\x03\n" +
 	"\fTokenService\x12Y\n" +
-	"\x0eIssueZoneToken\x12\".zonemint.v1.IssueZoneTokenRequest\x1a#.zonemint.v1.IssueZoneTokenResponse\x12P\n" +
+	"\x0eIssueZoneToken\x12\".zonemint.v1.IssueZoneTokenRequest\x1a#.zonemint.v1.IssueZoneTokenResponse\x12h\n" +
+	"\x13IssueDataplaneToken\x12'.zonemint.v1.IssueDataplaneTokenRequest\x1a(.zonemint.v1.IssueDataplaneTokenResponse\x12Y\n" +
+	"\x0eIssueUserToken\x12\".zonemint.v1.IssueUserTokenRequest\x1a#.zonemint.v1.IssueUserTokenResponse\x12P\n" +
 	"\vIssueTokens\x12\x1f.zonemint.v1.IssueTokensRequest\x1a .zonemint.v1.IssueTokensResponse\x12P\n" +
 	"\vVerifyToken\x12\x1f.zonemint.v1.VerifyTokenRequest\x1a .zonemint.v1.VerifyTokenResponseB\xa5\x01\n" +
 	"\x0fcom.zonemint.v1B\n" +
@@ -777,44 +1219,62 @@ func file_zonemint_v1_token_proto_rawDescGZIP() []byte {
 	return file_zonemint_v1_token_proto_rawDescData
 }
 
-var file_zonemint_v1_token_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_zonemint_v1_token_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_zonemint_v1_token_proto_goTypes = []any{
-	(*IssueZoneTokenRequest)(nil),  // 0: zonemint.v1.IssueZoneTokenRequest
-	(*IssueZoneTokenResponse)(nil), // 1: zonemint.v1.IssueZoneTokenResponse
-	(*IssueTokensRequest)(nil),     // 2: zonemint.v1.IssueTokensRequest
-	(*IssueTokensItem)(nil),        // 3: zonemint.v1.IssueTokensItem
-	(*IssueTokensResponse)(nil),    // 4: zonemint.v1.IssueTokensResponse
-	(*IssueTokensResult)(nil),      // 5: zonemint.v1.IssueTokensResult
-	(*IssuedToken)(nil),            // 6: zonemint.v1.IssuedToken
-	(*IssueError)(nil),             // 7: zonemint.v1.IssueError
-	(*VerifyTokenRequest)(nil),     // 8: zonemint.v1.VerifyTokenRequest
-	(*VerifyTokenResponse)(nil),    // 9: zonemint.v1.VerifyTokenResponse
-	(*durationpb.Duration)(nil),    // 10: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),  // 11: google.protobuf.Timestamp
-	(*structpb.Struct)(nil),        // 12: google.protobuf.Struct
+	(*IssueZoneTokenRequest)(nil),       // 0: zonemint.v1.IssueZoneTokenRequest
+	(*IssueZoneTokenResponse)(nil),      // 1: zonemint.v1.IssueZoneTokenResponse
+	(*IssueDataplaneTokenRequest)(nil),  // 2: zonemint.v1.IssueDataplaneTokenRequest
+	(*TagValues)(nil),                   // 3: zonemint.v1.TagValues
+	(*IssueDataplaneTokenResponse)(nil), // 4: zonemint.v1.IssueDataplaneTokenResponse
+	(*IssueUserTokenRequest)(nil),       // 5: zonemint.v1.IssueUserTokenRequest
+	(*IssueUserTokenResponse)(nil),      // 6: zonemint.v1.IssueUserTokenResponse
+	(*IssueTokensRequest)(nil),          // 7: zonemint.v1.IssueTokensRequest
+	(*IssueTokensItem)(nil),             // 8: zonemint.v1.IssueTokensItem
+	(*IssueTokensResponse)(nil),         // 9: zonemint.v1.IssueTokensResponse
+	(*IssueTokensResult)(nil),           // 10: zonemint.v1.IssueTokensResult
+	(*IssuedToken)(nil),                 // 11: zonemint.v1.IssuedToken
+	(*IssueError)(nil),                  // 12: zonemint.v1.IssueError
+	(*VerifyTokenRequest)(nil),          // 13: zonemint.v1.VerifyTokenRequest
+	(*VerifyTokenResponse)(nil),         // 14: zonemint.v1.VerifyTokenResponse
+	nil,                                 // 15: zonemint.v1.IssueDataplaneTokenRequest.TagsEntry
+	(*durationpb.Duration)(nil),         // 16: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),       // 17: google.protobuf.Timestamp
+	(*structpb.Struct)(nil),             // 18: google.protobuf.Struct
 }
 var file_zonemint_v1_token_proto_depIdxs = []int32{
-	10, // 0: zonemint.v1.IssueZoneTokenRequest.valid_for:type_name -> google.protobuf.Duration
-	11, // 1: zonemint.v1.IssueZoneTokenResponse.expires_at:type_name -> google.protobuf.Timestamp
-	3,  // 2: zonemint.v1.IssueTokensRequest.items:type_name -> zonemint.v1.IssueTokensItem
-	0,  // 3: zonemint.v1.IssueTokensItem.zone:type_name -> zonemint.v1.IssueZoneTokenRequest
-	5,  // 4: zonemint.v1.IssueTokensResponse.results:type_name -> zonemint.v1.IssueTokensResult
-	6,  // 5: zonemint.v1.IssueTokensResult.token:type_name -> zonemint.v1.IssuedToken
-	7,  // 6: zonemint.v1.IssueTokensResult.error:type_name -> zonemint.v1.IssueError
-	11, // 7: zonemint.v1.IssuedToken.expires_at:type_name -> google.protobuf.Timestamp
-	12, // 8: zonemint.v1.VerifyTokenResponse.claims:type_name -> google.protobuf.Struct
-	11, // 9: zonemint.v1.VerifyTokenResponse.expires_at:type_name -> google.protobuf.Timestamp
-	0,  // 10: zonemint.v1.TokenService.IssueZoneToken:input_type -> zonemint.v1.IssueZoneTokenRequest
-	2,  // 11: zonemint.v1.TokenService.IssueTokens:input_type -> zonemint.v1.IssueTokensRequest
-	8,  // 12: zonemint.v1.TokenService.VerifyToken:input_type -> zonemint.v1.VerifyTokenRequest
-	1,  // 13: zonemint.v1.TokenService.IssueZoneToken:output_type -> zonemint.v1.IssueZoneTokenResponse
-	4,  // 14: zonemint.v1.TokenService.IssueTokens:output_type -> zonemint.v1.IssueTokensResponse
-	9,  // 15: zonemint.v1.TokenService.VerifyToken:output_type -> zonemint.v1.VerifyTokenResponse
-	13, // [13:16] is the sub-list for method output_type
-	10, // [10:13] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	16, // 0: zonemint.v1.IssueZoneTokenRequest.valid_for:type_name -> google.protobuf.Duration
+	17, // 1: zonemint.v1.IssueZoneTokenResponse.expires_at:type_name -> google.protobuf.Timestamp
+	15, // 2: zonemint.v1.IssueDataplaneTokenRequest.tags:type_name -> zonemint.v1.IssueDataplaneTokenRequest.TagsEntry
+	16, // 3: zonemint.v1.IssueDataplaneTokenRequest.valid_for:type_name -> google.protobuf.Duration
+	17, // 4: zonemint.v1.IssueDataplaneTokenResponse.expires_at:type_name -> google.protobuf.Timestamp
+	16, // 5: zonemint.v1.IssueUserTokenRequest.valid_for:type_name -> google.protobuf.Duration
+	17, // 6: zonemint.v1.IssueUserTokenResponse.expires_at:type_name -> google.protobuf.Timestamp
+	8,  // 7: zonemint.v1.IssueTokensRequest.items:type_name -> zonemint.v1.IssueTokensItem
+	0,  // 8: zonemint.v1.IssueTokensItem.zone:type_name -> zonemint.v1.IssueZoneTokenRequest
+	2,  // 9: zonemint.v1.IssueTokensItem.dataplane:type_name -> zonemint.v1.IssueDataplaneTokenRequest
+	5,  // 10: zonemint.v1.IssueTokensItem.user:type_name -> zonemint.v1.IssueUserTokenRequest
+	10, // 11: zonemint.v1.IssueTokensResponse.results:type_name -> zonemint.v1.IssueTokensResult
+	11, // 12: zonemint.v1.IssueTokensResult.token:type_name -> zonemint.v1.IssuedToken
+	12, // 13: zonemint.v1.IssueTokensResult.error:type_name -> zonemint.v1.IssueError
+	17, // 14: zonemint.v1.IssuedToken.expires_at:type_name -> google.protobuf.Timestamp
+	18, // 15: zonemint.v1.VerifyTokenResponse.claims:type_name -> google.protobuf.Struct
+	17, // 16: zonemint.v1.VerifyTokenResponse.expires_at:type_name -> google.protobuf.Timestamp
+	3,  // 17: zonemint.v1.IssueDataplaneTokenRequest.TagsEntry.value:type_name -> zonemint.v1.TagValues
+	0,  // 18: zonemint.v1.TokenService.IssueZoneToken:input_type -> zonemint.v1.IssueZoneTokenRequest
+	2,  // 19: zonemint.v1.TokenService.IssueDataplaneToken:input_type -> zonemint.v1.IssueDataplaneTokenRequest
+	5,  // 20: zonemint.v1.TokenService.IssueUserToken:input_type -> zonemint.v1.IssueUserTokenRequest
+	7,  // 21: zonemint.v1.TokenService.IssueTokens:input_type -> zonemint.v1.IssueTokensRequest
+	13, // 22: zonemint.v1.TokenService.VerifyToken:input_type -> zonemint.v1.VerifyTokenRequest
+	1,  // 23: zonemint.v1.TokenService.IssueZoneToken:output_type -> zonemint.v1.IssueZoneTokenResponse
+	4,  // 24: zonemint.v1.TokenService.IssueDataplaneToken:output_type -> zonemint.v1.IssueDataplaneTokenResponse
+	6,  // 25: zonemint.v1.TokenService.IssueUserToken:output_type -> zonemint.v1.IssueUserTokenResponse
+	9,  // 26: zonemint.v1.TokenService.IssueTokens:output_type -> zonemint.v1.IssueTokensResponse
+	14, // 27: zonemint.v1.TokenService.VerifyToken:output_type -> zonemint.v1.VerifyTokenResponse
+	23, // [23:28] is the sub-list for method output_type
+	18, // [18:23] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_zonemint_v1_token_proto_init() }
@@ -822,10 +1282,12 @@ func file_zonemint_v1_token_proto_init() {
 	if File_zonemint_v1_token_proto != nil {
 		return
 	}
-	file_zonemint_v1_token_proto_msgTypes[3].OneofWrappers = []any{
+	file_zonemint_v1_token_proto_msgTypes[8].OneofWrappers = []any{
 		(*IssueTokensItem_Zone)(nil),
+		(*IssueTokensItem_Dataplane)(nil),
+		(*IssueTokensItem_User)(nil),
 	}
-	file_zonemint_v1_token_proto_msgTypes[5].OneofWrappers = []any{
+	file_zonemint_v1_token_proto_msgTypes[10].OneofWrappers = []any{
 		(*IssueTokensResult_Token)(nil),
 		(*IssueTokensResult_Error)(nil),
 	}
@@ -835,7 +1297,7 @@ func file_zonemint_v1_token_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_zonemint_v1_token_proto_rawDesc), len(file_zonemint_v1_token_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   10,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

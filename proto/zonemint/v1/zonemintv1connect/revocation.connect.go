@@ -48,6 +48,9 @@ const (
 	// RevocationServiceListRevocationsProcedure is the fully-qualified name of the RevocationService's
 	// ListRevocations RPC.
 	RevocationServiceListRevocationsProcedure = "/zonemint.v1.RevocationService/ListRevocations"
+	// RevocationServiceCheckRevocationsProcedure is the fully-qualified name of the RevocationService's
+	// CheckRevocations RPC.
+	RevocationServiceCheckRevocationsProcedure = "/zonemint.v1.RevocationService/CheckRevocations"
 	// RevocationServiceWatchRevocationsProcedure is the fully-qualified name of the RevocationService's
 	// WatchRevocations RPC.
 	RevocationServiceWatchRevocationsProcedure = "/zonemint.v1.RevocationService/WatchRevocations"
@@ -68,6 +71,9 @@ type RevocationServiceClient interface {
 	// ListRevocations lists revocations of tokens that would still be valid, in the
 	// order of the feed.
 	ListRevocations(context.Context, *v1.ListRevocationsRequest) (*v1.ListRevocationsResponse, error)
+	// CheckRevocations says of token IDs what this server knows of them. It is for
+	// those who keep lists of revoked token IDs with entries of several owners.
+	CheckRevocations(context.Context, *v1.CheckRevocationsRequest) (*v1.CheckRevocationsResponse, error)
 	// WatchRevocations sends the feed of a keyset from a position on, and then
 	// whatever is added. It ends when the caller leaves or the replica shuts down;
 	// ask again with the last position. Nothing is missed in between.
@@ -115,6 +121,12 @@ func NewRevocationServiceClient(httpClient connect.HTTPClient, baseURL string, o
 			connect.WithSchema(revocationServiceMethods.ByName("ListRevocations")),
 			connect.WithClientOptions(opts...),
 		),
+		checkRevocations: connect.NewClient[v1.CheckRevocationsRequest, v1.CheckRevocationsResponse](
+			httpClient,
+			baseURL+RevocationServiceCheckRevocationsProcedure,
+			connect.WithSchema(revocationServiceMethods.ByName("CheckRevocations")),
+			connect.WithClientOptions(opts...),
+		),
 		watchRevocations: connect.NewClient[v1.WatchRevocationsRequest, v1.WatchRevocationsResponse](
 			httpClient,
 			baseURL+RevocationServiceWatchRevocationsProcedure,
@@ -131,6 +143,7 @@ type revocationServiceClient struct {
 	liftRevocation   *connect.Client[v1.LiftRevocationRequest, v1.LiftRevocationResponse]
 	getRevocation    *connect.Client[v1.GetRevocationRequest, v1.GetRevocationResponse]
 	listRevocations  *connect.Client[v1.ListRevocationsRequest, v1.ListRevocationsResponse]
+	checkRevocations *connect.Client[v1.CheckRevocationsRequest, v1.CheckRevocationsResponse]
 	watchRevocations *connect.Client[v1.WatchRevocationsRequest, v1.WatchRevocationsResponse]
 }
 
@@ -179,6 +192,15 @@ func (c *revocationServiceClient) ListRevocations(ctx context.Context, req *v1.L
 	return nil, err
 }
 
+// CheckRevocations calls zonemint.v1.RevocationService.CheckRevocations.
+func (c *revocationServiceClient) CheckRevocations(ctx context.Context, req *v1.CheckRevocationsRequest) (*v1.CheckRevocationsResponse, error) {
+	response, err := c.checkRevocations.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
 // WatchRevocations calls zonemint.v1.RevocationService.WatchRevocations.
 func (c *revocationServiceClient) WatchRevocations(ctx context.Context, req *v1.WatchRevocationsRequest) (*connect.ServerStreamForClient[v1.WatchRevocationsResponse], error) {
 	return c.watchRevocations.CallServerStream(ctx, connect.NewRequest(req))
@@ -199,6 +221,9 @@ type RevocationServiceHandler interface {
 	// ListRevocations lists revocations of tokens that would still be valid, in the
 	// order of the feed.
 	ListRevocations(context.Context, *v1.ListRevocationsRequest) (*v1.ListRevocationsResponse, error)
+	// CheckRevocations says of token IDs what this server knows of them. It is for
+	// those who keep lists of revoked token IDs with entries of several owners.
+	CheckRevocations(context.Context, *v1.CheckRevocationsRequest) (*v1.CheckRevocationsResponse, error)
 	// WatchRevocations sends the feed of a keyset from a position on, and then
 	// whatever is added. It ends when the caller leaves or the replica shuts down;
 	// ask again with the last position. Nothing is missed in between.
@@ -242,6 +267,12 @@ func NewRevocationServiceHandler(svc RevocationServiceHandler, opts ...connect.H
 		connect.WithSchema(revocationServiceMethods.ByName("ListRevocations")),
 		connect.WithHandlerOptions(opts...),
 	)
+	revocationServiceCheckRevocationsHandler := connect.NewUnaryHandlerSimple(
+		RevocationServiceCheckRevocationsProcedure,
+		svc.CheckRevocations,
+		connect.WithSchema(revocationServiceMethods.ByName("CheckRevocations")),
+		connect.WithHandlerOptions(opts...),
+	)
 	revocationServiceWatchRevocationsHandler := connect.NewServerStreamHandlerSimple(
 		RevocationServiceWatchRevocationsProcedure,
 		svc.WatchRevocations,
@@ -260,6 +291,8 @@ func NewRevocationServiceHandler(svc RevocationServiceHandler, opts ...connect.H
 			revocationServiceGetRevocationHandler.ServeHTTP(w, r)
 		case RevocationServiceListRevocationsProcedure:
 			revocationServiceListRevocationsHandler.ServeHTTP(w, r)
+		case RevocationServiceCheckRevocationsProcedure:
+			revocationServiceCheckRevocationsHandler.ServeHTTP(w, r)
 		case RevocationServiceWatchRevocationsProcedure:
 			revocationServiceWatchRevocationsHandler.ServeHTTP(w, r)
 		default:
@@ -289,6 +322,10 @@ func (UnimplementedRevocationServiceHandler) GetRevocation(context.Context, *v1.
 
 func (UnimplementedRevocationServiceHandler) ListRevocations(context.Context, *v1.ListRevocationsRequest) (*v1.ListRevocationsResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zonemint.v1.RevocationService.ListRevocations is not implemented"))
+}
+
+func (UnimplementedRevocationServiceHandler) CheckRevocations(context.Context, *v1.CheckRevocationsRequest) (*v1.CheckRevocationsResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zonemint.v1.RevocationService.CheckRevocations is not implemented"))
 }
 
 func (UnimplementedRevocationServiceHandler) WatchRevocations(context.Context, *v1.WatchRevocationsRequest, *connect.ServerStream[v1.WatchRevocationsResponse]) error {

@@ -36,6 +36,12 @@ const (
 	// TokenServiceIssueZoneTokenProcedure is the fully-qualified name of the TokenService's
 	// IssueZoneToken RPC.
 	TokenServiceIssueZoneTokenProcedure = "/zonemint.v1.TokenService/IssueZoneToken"
+	// TokenServiceIssueDataplaneTokenProcedure is the fully-qualified name of the TokenService's
+	// IssueDataplaneToken RPC.
+	TokenServiceIssueDataplaneTokenProcedure = "/zonemint.v1.TokenService/IssueDataplaneToken"
+	// TokenServiceIssueUserTokenProcedure is the fully-qualified name of the TokenService's
+	// IssueUserToken RPC.
+	TokenServiceIssueUserTokenProcedure = "/zonemint.v1.TokenService/IssueUserToken"
 	// TokenServiceIssueTokensProcedure is the fully-qualified name of the TokenService's IssueTokens
 	// RPC.
 	TokenServiceIssueTokensProcedure = "/zonemint.v1.TokenService/IssueTokens"
@@ -48,6 +54,12 @@ const (
 type TokenServiceClient interface {
 	// IssueZoneToken issues a token by which a zone proves who it is.
 	IssueZoneToken(context.Context, *v1.IssueZoneTokenRequest) (*v1.IssueZoneTokenResponse, error)
+	// IssueDataplaneToken issues a token by which a dataplane proxy of one mesh
+	// proves who it is.
+	IssueDataplaneToken(context.Context, *v1.IssueDataplaneTokenRequest) (*v1.IssueDataplaneTokenResponse, error)
+	// IssueUserToken issues a token by which a user of a control plane's API proves
+	// who they are.
+	IssueUserToken(context.Context, *v1.IssueUserTokenRequest) (*v1.IssueUserTokenResponse, error)
 	// IssueTokens issues many tokens at once, faster than one by one. Results
 	// are in the order of the requests; each holds a token or says why there is
 	// none. One bad item does not spoil the others.
@@ -75,6 +87,18 @@ func NewTokenServiceClient(httpClient connect.HTTPClient, baseURL string, opts .
 			connect.WithSchema(tokenServiceMethods.ByName("IssueZoneToken")),
 			connect.WithClientOptions(opts...),
 		),
+		issueDataplaneToken: connect.NewClient[v1.IssueDataplaneTokenRequest, v1.IssueDataplaneTokenResponse](
+			httpClient,
+			baseURL+TokenServiceIssueDataplaneTokenProcedure,
+			connect.WithSchema(tokenServiceMethods.ByName("IssueDataplaneToken")),
+			connect.WithClientOptions(opts...),
+		),
+		issueUserToken: connect.NewClient[v1.IssueUserTokenRequest, v1.IssueUserTokenResponse](
+			httpClient,
+			baseURL+TokenServiceIssueUserTokenProcedure,
+			connect.WithSchema(tokenServiceMethods.ByName("IssueUserToken")),
+			connect.WithClientOptions(opts...),
+		),
 		issueTokens: connect.NewClient[v1.IssueTokensRequest, v1.IssueTokensResponse](
 			httpClient,
 			baseURL+TokenServiceIssueTokensProcedure,
@@ -92,14 +116,34 @@ func NewTokenServiceClient(httpClient connect.HTTPClient, baseURL string, opts .
 
 // tokenServiceClient implements TokenServiceClient.
 type tokenServiceClient struct {
-	issueZoneToken *connect.Client[v1.IssueZoneTokenRequest, v1.IssueZoneTokenResponse]
-	issueTokens    *connect.Client[v1.IssueTokensRequest, v1.IssueTokensResponse]
-	verifyToken    *connect.Client[v1.VerifyTokenRequest, v1.VerifyTokenResponse]
+	issueZoneToken      *connect.Client[v1.IssueZoneTokenRequest, v1.IssueZoneTokenResponse]
+	issueDataplaneToken *connect.Client[v1.IssueDataplaneTokenRequest, v1.IssueDataplaneTokenResponse]
+	issueUserToken      *connect.Client[v1.IssueUserTokenRequest, v1.IssueUserTokenResponse]
+	issueTokens         *connect.Client[v1.IssueTokensRequest, v1.IssueTokensResponse]
+	verifyToken         *connect.Client[v1.VerifyTokenRequest, v1.VerifyTokenResponse]
 }
 
 // IssueZoneToken calls zonemint.v1.TokenService.IssueZoneToken.
 func (c *tokenServiceClient) IssueZoneToken(ctx context.Context, req *v1.IssueZoneTokenRequest) (*v1.IssueZoneTokenResponse, error) {
 	response, err := c.issueZoneToken.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// IssueDataplaneToken calls zonemint.v1.TokenService.IssueDataplaneToken.
+func (c *tokenServiceClient) IssueDataplaneToken(ctx context.Context, req *v1.IssueDataplaneTokenRequest) (*v1.IssueDataplaneTokenResponse, error) {
+	response, err := c.issueDataplaneToken.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// IssueUserToken calls zonemint.v1.TokenService.IssueUserToken.
+func (c *tokenServiceClient) IssueUserToken(ctx context.Context, req *v1.IssueUserTokenRequest) (*v1.IssueUserTokenResponse, error) {
+	response, err := c.issueUserToken.CallUnary(ctx, connect.NewRequest(req))
 	if response != nil {
 		return response.Msg, err
 	}
@@ -128,6 +172,12 @@ func (c *tokenServiceClient) VerifyToken(ctx context.Context, req *v1.VerifyToke
 type TokenServiceHandler interface {
 	// IssueZoneToken issues a token by which a zone proves who it is.
 	IssueZoneToken(context.Context, *v1.IssueZoneTokenRequest) (*v1.IssueZoneTokenResponse, error)
+	// IssueDataplaneToken issues a token by which a dataplane proxy of one mesh
+	// proves who it is.
+	IssueDataplaneToken(context.Context, *v1.IssueDataplaneTokenRequest) (*v1.IssueDataplaneTokenResponse, error)
+	// IssueUserToken issues a token by which a user of a control plane's API proves
+	// who they are.
+	IssueUserToken(context.Context, *v1.IssueUserTokenRequest) (*v1.IssueUserTokenResponse, error)
 	// IssueTokens issues many tokens at once, faster than one by one. Results
 	// are in the order of the requests; each holds a token or says why there is
 	// none. One bad item does not spoil the others.
@@ -151,6 +201,18 @@ func NewTokenServiceHandler(svc TokenServiceHandler, opts ...connect.HandlerOpti
 		connect.WithSchema(tokenServiceMethods.ByName("IssueZoneToken")),
 		connect.WithHandlerOptions(opts...),
 	)
+	tokenServiceIssueDataplaneTokenHandler := connect.NewUnaryHandlerSimple(
+		TokenServiceIssueDataplaneTokenProcedure,
+		svc.IssueDataplaneToken,
+		connect.WithSchema(tokenServiceMethods.ByName("IssueDataplaneToken")),
+		connect.WithHandlerOptions(opts...),
+	)
+	tokenServiceIssueUserTokenHandler := connect.NewUnaryHandlerSimple(
+		TokenServiceIssueUserTokenProcedure,
+		svc.IssueUserToken,
+		connect.WithSchema(tokenServiceMethods.ByName("IssueUserToken")),
+		connect.WithHandlerOptions(opts...),
+	)
 	tokenServiceIssueTokensHandler := connect.NewUnaryHandlerSimple(
 		TokenServiceIssueTokensProcedure,
 		svc.IssueTokens,
@@ -167,6 +229,10 @@ func NewTokenServiceHandler(svc TokenServiceHandler, opts ...connect.HandlerOpti
 		switch r.URL.Path {
 		case TokenServiceIssueZoneTokenProcedure:
 			tokenServiceIssueZoneTokenHandler.ServeHTTP(w, r)
+		case TokenServiceIssueDataplaneTokenProcedure:
+			tokenServiceIssueDataplaneTokenHandler.ServeHTTP(w, r)
+		case TokenServiceIssueUserTokenProcedure:
+			tokenServiceIssueUserTokenHandler.ServeHTTP(w, r)
 		case TokenServiceIssueTokensProcedure:
 			tokenServiceIssueTokensHandler.ServeHTTP(w, r)
 		case TokenServiceVerifyTokenProcedure:
@@ -182,6 +248,14 @@ type UnimplementedTokenServiceHandler struct{}
 
 func (UnimplementedTokenServiceHandler) IssueZoneToken(context.Context, *v1.IssueZoneTokenRequest) (*v1.IssueZoneTokenResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zonemint.v1.TokenService.IssueZoneToken is not implemented"))
+}
+
+func (UnimplementedTokenServiceHandler) IssueDataplaneToken(context.Context, *v1.IssueDataplaneTokenRequest) (*v1.IssueDataplaneTokenResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zonemint.v1.TokenService.IssueDataplaneToken is not implemented"))
+}
+
+func (UnimplementedTokenServiceHandler) IssueUserToken(context.Context, *v1.IssueUserTokenRequest) (*v1.IssueUserTokenResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zonemint.v1.TokenService.IssueUserToken is not implemented"))
 }
 
 func (UnimplementedTokenServiceHandler) IssueTokens(context.Context, *v1.IssueTokensRequest) (*v1.IssueTokensResponse, error) {

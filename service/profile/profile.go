@@ -1,0 +1,50 @@
+// Package profile knows the kinds of tokens: what can be asked for, what is wrong
+// with what was asked for, and which claims come of it. Everything else about a
+// token, its key, its times, its row in the ledger, is the same for all kinds.
+package profile
+
+import (
+	"iter"
+
+	"github.com/zonemint/zonemint/service/caller"
+	"github.com/zonemint/zonemint/store"
+	"github.com/zonemint/zonemint/token"
+)
+
+// Wish is a token that somebody asks for, without what the service adds.
+type Wish interface {
+	// Profile returns the profile that the keyset must have.
+	Profile() store.Profile
+	// Keyset returns the name of the keyset for a wish that names none. There may
+	// be none of that name.
+	Keyset(all iter.Seq[store.Keyset]) string
+	// Faults returns everything that is wrong with the wish, whatever the keyset.
+	Faults() []Fault
+	// Fits returns what is wrong with it for this keyset.
+	Fits(ks store.Keyset) []Fault
+	// Within checks it against the bounds of the caller.
+	Within(who caller.Caller) error
+	// Subject and Scopes are what the ledger notes.
+	Subject() string
+	Scopes() []string
+	// AppendSigningInput appends the encoded header and payload.
+	AppendSigningInput(dst []byte, header string, r token.Registered) []byte
+}
+
+// Fault is one thing that is wrong with a wish. Both texts are for the caller, and
+// so do not repeat more of what the caller wrote than is needed.
+type Fault struct {
+	Field  string // as in Kuma's API: "zone", "scope", "name" …
+	Reason string
+}
+
+const empty = "cannot be empty"
+
+// clip shortens a value for a message.
+func clip(s string) string {
+	const most = 32
+	if len(s) > most {
+		return toValid(s[:most]) + "…"
+	}
+	return toValid(s)
+}
