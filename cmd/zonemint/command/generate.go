@@ -5,13 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
-	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/proto"
 
-	pb "github.com/zonemint/zonemint/proto/zonemint/v1"
-	"github.com/zonemint/zonemint/token"
+	"github.com/zonemint/zonemint/service/profile"
 )
 
 func newGenerate() *cobra.Command {
@@ -21,15 +21,14 @@ func newGenerate() *cobra.Command {
 		Long: `Issue tokens, with the server's keys or with one from a file. Commands and flags
 are those of kumactl, so that scripts need another name and nothing else.`,
 	}
-	cmd.AddCommand(newGenerateZoneToken(), newGenerateSigningKey(), newGeneratePublicKey())
+	cmd.AddCommand(newGenerateZoneToken(), newGenerateDataplaneToken(), newGenerateUserToken(),
+		newGenerateSigningKey(), newGeneratePublicKey())
 	return cmd
 }
 
-// zoneToken is what the flags of "generate zone-token" say.
-type zoneToken struct {
+// minting is what all commands that issue a token have in common.
+type minting struct {
 	conn     connection
-	zone     string
-	scopes   *choices
 	validFor time.Duration
 	keyset   string
 	form     *choice
@@ -40,53 +39,54 @@ type zoneToken struct {
 	algorithm *choice
 }
 
-func newGenerateZoneToken() *cobra.Command {
-	var z zoneToken
-	cmd := &cobra.Command{
-		Use:   "zone-token --zone ZONE --valid-for DURATION",
-		Short: "Issue a token by which a zone proves who it is",
-		Long: `Issue a zone token. It is printed with nothing around it, and with a newline only
-on a terminal.
+// answer is what a server says, of whichever profile the token is.
+type answer interface {
+	proto.Message
+	GetToken() string
+	GetJti() string
+}
 
+// offlineHelp says what --signing-key-path is, for all commands that have it.
+const offlineHelp = `
 With --signing-key-path and --kid no server is asked: the token is signed here,
 with a private key from a file in PEM (PKCS #1, PKCS #8 or SEC 1), or in base64 of
 that. Such a token is in no ledger, no policy was asked, and nobody can revoke it
-by anything but its ID.`,
-		Example: `  zonemint generate zone-token --zone east --valid-for 24h > east.token
-  zonemint generate zone-token --zone east --valid-for 720h --scope cp -o json
-  zonemint generate zone-token --zone east --valid-for 24h --signing-key-path key.pem --kid offline-1`,
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return z.run(cmd) },
-	}
+by anything but its ID.`
+
+// flags adds the flags, with the keyset that is used without --keyset.
+func (m *minting) flags(cmd *cobra.Command, keyset string) {
 	f := cmd.Flags()
-	f.StringVar(&z.zone, "zone", "", "the `name` of the zone")
-	f.DurationVar(&z.validFor, "valid-for", 0, "how long the token is valid, for example 24h")
-	z.scopes = choicesFlag(cmd, "scope", token.DefaultScopes(), scopes(), "what the token may be used for")
-	keysetFlag(cmd, &z.conn, &z.keyset, "the `name` of the keyset whose key signs (default: zone)")
-	f.StringVar(&z.keyPath, "signing-key-path", "", "sign here, with the private key in this `file`")
-	f.StringVar(&z.kid, "kid", "", "with --signing-key-path: the key's `ID`, by which control planes know it")
-	z.algorithm = algorithmFlag(cmd, "with --signing-key-path: the `algorithm`, such as RS256 or ES256 (default: the usual one of that kind of key)")
-	z.form = outputFlag(cmd, asToken, asJSON)
-	connectionFlags(cmd, &z.conn)
-	_, _ = cmd.MarkFlagRequired("zone"), cmd.MarkFlagRequired("valid-for") // the flags exist
+	f.DurationVar(&m.validFor, "valid-for", 0, "how long the token is valid, for example 24h")
+	keysetFlag(cmd, &m.conn, &m.keyset, "the `name` of the keyset whose key signs (default: "+keyset+")")
+	f.StringVar(&m.keyPath, "signing-key-path", "", "sign here, with the private key in this `file`")
+	f.StringVar(&m.kid, "kid", "", "with --signing-key-path: the key's `ID`, by which control planes know it")
+	m.algorithm = algorithmFlag(cmd, "with --signing-key-path: the `algorithm`, such as RS256 or ES256 (default: the usual one of that kind of key)")
+	m.form = outputFlag(cmd, asToken, asJSON)
+	connectionFlags(cmd, &m.conn)
+	_ = cmd.MarkFlagRequired("valid-for") // the flag exists
 	cmd.MarkFlagsRequiredTogether("signing-key-path", "kid")
 	cmd.MarkFlagsMutuallyExclusive("signing-key-path", "keyset")
-	return cmd
 }
 
-func (z zoneToken) run(cmd *cobra.Command) error {
-	if err := z.check(); err != nil {
+// run issues the token that was wished for, online with the given call.
+func (m *minting) run(cmd *cobra.Command, wish profile.Wish, online func(*client) (answer, error)) error {
+	if err := m.check(wish); err != nil {
 		return usage{err}
 	}
-	issue := z.online
-	if z.keyPath != "" {
-		issue = z.offline
+	var made answer
+	var err error
+	if m.keyPath != "" {
+		made, err = m.offline(cmd, wish)
+	} else {
+		var c *client
+		if c, err = m.conn.open(cmd.ErrOrStderr()); err == nil {
+			made, err = online(c)
+		}
 	}
-	made, err := issue(cmd)
 	if err != nil {
 		return err
 	}
-	if z.form.value == asJSON {
+	if m.form.value == asJSON {
 		return showJSON(cmd, made)
 	}
 	return bare(cmd.OutOrStdout(), made.GetToken())
@@ -94,41 +94,45 @@ func (z zoneToken) run(cmd *cobra.Command) error {
 
 // check refuses what no server would accept, so that the same command line is
 // right or wrong online and offline.
-func (z zoneToken) check() error {
+func (m *minting) check(wish profile.Wish) error {
 	var errs []error
-	if !token.ValidZoneName(z.zone) {
-		errs = append(errs, fmt.Errorf("--zone: %q is not 1 to 63 of a-z, 0-9 and '-', beginning and ending with a letter or digit", z.zone))
+	for _, f := range wish.Faults() {
+		errs = append(errs, fmt.Errorf("--%s: %s", flagOf(f.Field), f.Reason))
 	}
-	if z.validFor < time.Second {
-		errs = append(errs, fmt.Errorf("--valid-for: %s is shorter than a second", z.validFor))
+	if m.validFor < time.Second {
+		errs = append(errs, fmt.Errorf("--valid-for: %s is shorter than a second", m.validFor))
 	}
-	if z.algorithm.value != "" && z.keyPath == "" {
+	if m.algorithm.value != "" && m.keyPath == "" {
 		errs = append(errs, errors.New("--algorithm: the server knows its keys; this is for --signing-key-path"))
 	}
 	return errors.Join(errs...)
 }
 
-func (z zoneToken) online(cmd *cobra.Command) (*pb.IssueZoneTokenResponse, error) {
-	c, err := z.conn.open(cmd.ErrOrStderr())
-	if err != nil {
-		return nil, err
+// flagOf returns the flag that a field of Kuma's API has in kumactl.
+func flagOf(field string) string {
+	switch {
+	case field == "tags":
+		return "tag"
+	case field == "type":
+		return "proxy-type"
+	case strings.HasPrefix(field, "groups"):
+		return "group"
+	default:
+		return field
 	}
-	return c.tokens.IssueZoneToken(cmd.Context(), &pb.IssueZoneTokenRequest{
-		Zone: z.zone, Scopes: z.scopes.values, ValidFor: durationpb.New(z.validFor), Keyset: z.keyset,
-	})
 }
 
-func (z zoneToken) offline(cmd *cobra.Command) (*pb.IssueZoneTokenResponse, error) {
-	key, err := readSigningKey(cmd, z.keyPath, z.algorithm.value)
+func (m *minting) offline(cmd *cobra.Command, wish profile.Wish) (answer, error) {
+	key, err := readSigningKey(cmd, m.keyPath, m.algorithm.value)
 	if err != nil {
 		return nil, usage{err}
 	}
-	made, err := signZoneToken(cmd.Context(), key, z.kid, z.zone, z.scopes.values, z.validFor)
+	made, err := signToken(cmd.Context(), key, m.kid, wish, m.validFor)
 	if err != nil {
 		return nil, err
 	}
-	if _, err := strconv.Atoi(z.kid); err == nil {
-		warn(cmd.ErrOrStderr(), "--kid %s is a number, which Kuma takes for one of its own keys", z.kid)
+	if _, err := strconv.Atoi(m.kid); err == nil {
+		warn(cmd.ErrOrStderr(), "--kid %s is a number, which Kuma takes for one of its own keys", m.kid)
 	}
 	warn(cmd.ErrOrStderr(), "this token is in no ledger; keep its ID, %s, to be able to revoke it", made.GetJti())
 	return made, nil

@@ -22,6 +22,7 @@ import (
 	"github.com/zonemint/zonemint/backends/local"
 	"github.com/zonemint/zonemint/instancekey"
 	pb "github.com/zonemint/zonemint/proto/zonemint/v1"
+	"github.com/zonemint/zonemint/service/profile"
 	"github.com/zonemint/zonemint/signer"
 	"github.com/zonemint/zonemint/token"
 )
@@ -83,8 +84,8 @@ func importKey(ctx context.Context, text []byte, algorithm string) (*signer.Key,
 	return nil, first
 }
 
-// signZoneToken signs a zone token that looks like one of a server's.
-func signZoneToken(ctx context.Context, key *signer.Key, kid, zone string, scopes []string, validFor time.Duration) (*pb.IssueZoneTokenResponse, error) {
+// signToken signs a token that looks like one of a server's.
+func signToken(ctx context.Context, key *signer.Key, kid string, wish profile.Wish, validFor time.Duration) (*pb.IssuedToken, error) {
 	alg := key.Algorithm().JWS()
 	public, err := token.NewKey(kid, alg, key.Public())
 	if err != nil {
@@ -96,22 +97,20 @@ func signZoneToken(ctx context.Context, key *signer.Key, kid, zone string, scope
 	}
 	now := time.Now().UTC()
 	backdated := now.Add(-offlineBackdate).Truncate(time.Second)
-	claims := token.ZoneClaims{Zone: zone, Scope: scopes, Registered: token.Registered{
+	claims := token.Registered{
 		ExpiresAt: now.Add(validFor).Truncate(time.Second), NotBefore: backdated, IssuedAt: backdated, ID: jti.String(),
-	}}
-	input := token.AppendSigningInput(nil, token.EncodeHeader(alg, kid), claims)
+	}
+	input := wish.AppendSigningInput(nil, token.EncodeHeader(alg, kid), claims)
 	sig, err := key.SignJWS(ctx, input)
 	if err != nil {
 		return nil, err
 	}
 	raw := string(token.AppendSignature(input, sig))
 	// Nobody else looks at it before it is given out.
-	if resp, err := verifyWith[token.ZoneClaims](ctx, raw, public); err != nil || !resp.GetValid() {
+	if resp, err := verifyProfile(ctx, token.Profile(wish.Profile()), raw, public); err != nil || !resp.GetValid() {
 		return nil, errors.Join(errors.New("the token that was made does not verify: "+resp.GetDetail()), err)
 	}
-	return &pb.IssueZoneTokenResponse{
-		Token: raw, Jti: claims.ID, Kid: kid, ExpiresAt: timestamppb.New(claims.ExpiresAt),
-	}, nil
+	return &pb.IssuedToken{Token: raw, Jti: claims.ID, Kid: kid, ExpiresAt: timestamppb.New(claims.ExpiresAt)}, nil
 }
 
 // newSigningKey makes a private key and writes it as kumactl does: PEM, with

@@ -23,13 +23,20 @@ func (v verification) offline(cmd *cobra.Command, raw string) (*pb.VerifyTokenRe
 		return nil, err
 	}
 	warn(cmd.ErrOrStderr(), "whether the token was revoked is not known here")
-	switch token.Profile(v.profile.value) {
+	return verifyProfile(cmd.Context(), token.Profile(v.profile.value), raw, keys...)
+}
+
+// verifyProfile verifies a token of a profile.
+func verifyProfile(ctx context.Context, p token.Profile, raw string, keys ...token.Key) (*pb.VerifyTokenResponse, error) {
+	switch p {
+	case token.ProfileZone:
+		return verifyWith[token.ZoneClaims](ctx, raw, keys...)
 	case token.ProfileDataplane:
-		return verifyWith[token.DataplaneClaims](cmd.Context(), raw, keys...)
+		return verifyWith[token.DataplaneClaims](ctx, raw, keys...)
 	case token.ProfileUser:
-		return verifyWith[token.UserClaims](cmd.Context(), raw, keys...)
+		return verifyWith[token.UserClaims](ctx, raw, keys...)
 	default:
-		return verifyWith[token.ZoneClaims](cmd.Context(), raw, keys...)
+		return nil, fmt.Errorf("no such profile: %q", p)
 	}
 }
 
