@@ -112,7 +112,7 @@ func (s tokenService) VerifyToken(ctx context.Context, req *pb.VerifyTokenReques
 	case store.ProfileZone:
 		return verifyAs[token.ZoneClaims](ctx, s.Service, ks, req.GetToken())
 	case store.ProfileDataplane:
-		return verifyAs[token.DataplaneClaims](ctx, s.Service, ks, req.GetToken())
+		return verifyAs(ctx, s.Service, ks, req.GetToken(), token.RequireMesh(ks.Mesh()))
 	case store.ProfileUser:
 		return verifyAs[token.UserClaims](ctx, s.Service, ks, req.GetToken())
 	default:
@@ -132,7 +132,7 @@ func (r revocations) Revoked(ctx context.Context, jti string) (bool, error) {
 
 // verifyAs verifies a token with the library that control planes use, against
 // the keys of one keyset and the claims of one profile.
-func verifyAs[C token.Claims](ctx context.Context, s *Service, ks *keyring.Keyset, raw string) (*pb.VerifyTokenResponse, error) {
+func verifyAs[C token.Claims](ctx context.Context, s *Service, ks *keyring.Keyset, raw string, requirements ...token.Requirement[C]) (*pb.VerifyTokenResponse, error) {
 	v, err := token.NewVerifier[C](ks.Public, token.Options{
 		Issuer: s.cfg.Issuer, Revocations: revocations{s, ks}, Now: s.clock.estimate,
 	})
@@ -140,7 +140,7 @@ func verifyAs[C token.Claims](ctx context.Context, s *Service, ks *keyring.Keyse
 		return nil, err
 	}
 	resp := &pb.VerifyTokenResponse{Keyset: ks.Name}
-	verified, err := v.Verify(ctx, raw)
+	verified, err := v.Verify(ctx, raw, requirements...)
 	switch {
 	case errors.Is(err, token.ErrRevocationsUnavailable):
 		return nil, err // not an answer about the token

@@ -115,6 +115,7 @@ func Run(t *testing.T, h Harness) {
 		{"revocations are audited", testRevokeAudit},
 		{"what cannot be revoked leaves nothing", testRevokeRefused},
 		{"revocations are lifted", testLift},
+		{"standings of token IDs", testStandings},
 		{"revocations of expired tokens are forgotten", testForgetRevocations},
 		{"many revocations are forgotten", testForgetManyRevocations},
 		{"pages of a feed", testFeed},
