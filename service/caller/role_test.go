@@ -57,14 +57,17 @@ func TestEveryMethodHasARow(t *testing.T) {
 // What each role may do beside what all may. A new method has to be added here
 // by somebody who has thought about it.
 func TestRolesAllow(t *testing.T) {
-	issue := []string{"TokenService/IssueTokens", "TokenService/IssueZoneToken"}
+	issue := []string{
+		"TokenService/IssueDataplaneToken", "TokenService/IssueTokens", "TokenService/IssueUserToken", "TokenService/IssueZoneToken",
+	}
 	operate := []string{
 		"KeyService/AcknowledgeKeys", "KeyService/ActivateSigningKey", "KeyService/CreateKeyset", "KeyService/DistrustSigningKey",
 		"KeyService/ReconcileSigningKeys", "KeyService/RetireSigningKey", "KeyService/RotateKeyset", "KeyService/UpdateKeyset",
 	}
 	revoke := []string{"RevocationService/RevokeToken", "RevocationService/RevokeTokens"}
 	read := []string{
-		"RevocationService/GetRevocation", "RevocationService/ListRevocations", "RevocationService/WatchRevocations",
+		"RevocationService/CheckRevocations", "RevocationService/GetRevocation", "RevocationService/ListRevocations",
+		"RevocationService/WatchRevocations",
 	}
 	audit := []string{"AuditService/ListAuditEvents", "AuditService/ListIssuances", "CallerService/ListApiTokens"}
 	special := map[caller.Role][]string{
