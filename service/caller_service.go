@@ -32,7 +32,11 @@ func (s callerService) CreateApiToken(ctx context.Context, req *pb.CreateApiToke
 	}
 	wanted := store.APIToken{
 		Name: req.GetName(), Roles: req.GetRoles(), Keysets: req.GetKeysets(), Zones: req.GetZones(),
-		Scopes: req.GetScopes(), MaxValidFor: req.GetMaxValidFor().AsDuration().Truncate(time.Second),
+		Scopes: req.GetScopes(), Dataplanes: req.GetDataplanes(),
+		MaxValidFor: req.GetMaxValidFor().AsDuration().Truncate(time.Second),
+	}
+	if len(wanted.Dataplanes) != 0 && (len(wanted.Zones) != 0 || len(wanted.Scopes) != 0 || !slices.Equal(wanted.Roles, []string{string(caller.Issuer)})) {
+		return nil, &invalid{"dataplanes", "is for API tokens with the role issuer and no other, without zones and scopes"}
 	}
 	if err := who.MayGrant(wanted); err != nil {
 		return nil, err
@@ -111,7 +115,7 @@ func (s callerService) WhoAmI(ctx context.Context, _ *pb.WhoAmIRequest) (*pb.Who
 
 func apiTokenToProto(t store.APIToken) *pb.ApiToken {
 	out := &pb.ApiToken{
-		Id: t.ID.String(), Name: t.Name, Roles: t.Roles, Keysets: t.Keysets, Zones: t.Zones, Scopes: t.Scopes,
+		Id: t.ID.String(), Name: t.Name, Roles: t.Roles, Keysets: t.Keysets, Zones: t.Zones, Scopes: t.Scopes, Dataplanes: t.Dataplanes,
 		CreatedAt: timestamppb.New(t.CreatedAt), ExpiresAt: timestamppb.New(t.ExpiresAt),
 		RevokedAt: timestamp(t.RevokedAt), CreatedBy: t.CreatedBy,
 	}

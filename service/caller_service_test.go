@@ -37,8 +37,9 @@ func TestCreateApiToken(t *testing.T) {
 		}
 		want := []string{
 			"zonemint.v1.CallerService/WhoAmI", "zonemint.v1.KeyService/GetSigningKey", "zonemint.v1.KeyService/ListKeysets", "zonemint.v1.KeyService/ListSigningKeys",
+			"zonemint.v1.LegacyKeyService/VerifyLegacyToken", "zonemint.v1.TokenService/IssueControlPlaneToken",
 			"zonemint.v1.TokenService/IssueDataplaneToken", "zonemint.v1.TokenService/IssueTokens", "zonemint.v1.TokenService/IssueUserToken",
-			"zonemint.v1.TokenService/IssueZoneToken", "zonemint.v1.TokenService/VerifyToken",
+			"zonemint.v1.TokenService/IssueZoneIngressToken", "zonemint.v1.TokenService/IssueZoneToken", "zonemint.v1.TokenService/VerifyToken",
 		}
 		got := slices.DeleteFunc(who.GetMethods(), func(m string) bool { return strings.HasPrefix(m, "grpc.") })
 		if !slices.Equal(got, want) {
@@ -50,18 +51,23 @@ func TestCreateApiToken(t *testing.T) {
 func TestCreateApiTokenRefuses(t *testing.T) {
 	s := newTestServer(t)
 	for name, req := range map[string]*pb.CreateApiTokenRequest{
-		"no name":         {Roles: []string{"issuer"}},
-		"bad name":        {Name: "A b", Roles: []string{"issuer"}},
-		"no role":         {Name: "x"},
-		"unknown role":    {Name: "x", Roles: []string{"root"}},
-		"role twice":      {Name: "x", Roles: []string{"issuer", "issuer"}},
-		"every zone":      {Name: "x", Roles: []string{"issuer"}, Zones: []string{"*"}},
-		"star inside":     {Name: "x", Roles: []string{"issuer"}, Zones: []string{"a*b"}},
-		"unknown scope":   {Name: "x", Roles: []string{"issuer"}, Scopes: []string{"all"}},
-		"lifetime zero":   {Name: "x", Roles: []string{"issuer"}, ExpiresIn: durationpb.New(0)},
-		"lifetime minus":  {Name: "x", Roles: []string{"issuer"}, ExpiresIn: durationpb.New(-time.Hour)},
-		"eleven years":    {Name: "x", Roles: []string{"issuer"}, ExpiresIn: durationpb.New(11 * 366 * 24 * time.Hour)},
-		"bound of nought": {Name: "x", Roles: []string{"issuer"}, MaxValidFor: durationpb.New(0)},
+		"no name":           {Roles: []string{"issuer"}},
+		"bad name":          {Name: "A b", Roles: []string{"issuer"}},
+		"no role":           {Name: "x"},
+		"unknown role":      {Name: "x", Roles: []string{"root"}},
+		"role twice":        {Name: "x", Roles: []string{"issuer", "issuer"}},
+		"every zone":        {Name: "x", Roles: []string{"issuer"}, Zones: []string{"*"}},
+		"star inside":       {Name: "x", Roles: []string{"issuer"}, Zones: []string{"a*b"}},
+		"dataplanes, zones": {Name: "x", Roles: []string{"issuer"}, Dataplanes: []string{"d"}, Zones: []string{"z"}},
+		"dataplanes, scope": {Name: "x", Roles: []string{"issuer"}, Dataplanes: []string{"d"}, Scopes: []string{"cp"}},
+		"dataplanes, admin": {Name: "x", Roles: []string{"admin"}, Dataplanes: []string{"d"}},
+		"dataplanes, roles": {Name: "x", Roles: []string{"issuer", "revoker"}, Dataplanes: []string{"d"}},
+		"every dataplane":   {Name: "x", Roles: []string{"issuer"}, Dataplanes: []string{"*"}},
+		"unknown scope":     {Name: "x", Roles: []string{"issuer"}, Scopes: []string{"all"}},
+		"lifetime zero":     {Name: "x", Roles: []string{"issuer"}, ExpiresIn: durationpb.New(0)},
+		"lifetime minus":    {Name: "x", Roles: []string{"issuer"}, ExpiresIn: durationpb.New(-time.Hour)},
+		"eleven years":      {Name: "x", Roles: []string{"issuer"}, ExpiresIn: durationpb.New(11 * 366 * 24 * time.Hour)},
+		"bound of nought":   {Name: "x", Roles: []string{"issuer"}, MaxValidFor: durationpb.New(0)},
 	} {
 		resp, err := s.as(s.admin).callers.CreateApiToken(t.Context(), req)
 		wantCode(t, err, connect.CodeInvalidArgument)

@@ -156,6 +156,7 @@ type wire struct {
 	revocations v1.RevocationServiceClient
 	audit       v1.AuditServiceClient
 	callers     v1.CallerServiceClient
+	legacy      v1.LegacyKeyServiceClient
 }
 
 // bearer adds an API token to requests.
@@ -191,7 +192,7 @@ func (s *server) wire(name, token string, opts ...connect.ClientOption) wire {
 	return wire{
 		name, v1.NewTokenServiceClient(s.client, s.url, opts...), v1.NewKeyServiceClient(s.client, s.url, opts...),
 		v1.NewRevocationServiceClient(s.client, s.url, opts...), v1.NewAuditServiceClient(s.client, s.url, opts...),
-		v1.NewCallerServiceClient(s.client, s.url, opts...),
+		v1.NewCallerServiceClient(s.client, s.url, opts...), v1.NewLegacyKeyServiceClient(s.client, s.url, opts...),
 	}
 }
 

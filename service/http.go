@@ -45,6 +45,7 @@ func (s *Service) Handler() http.Handler {
 	rpc.Handle(v1.NewRevocationServiceHandler(revocationService{s}, opts...))
 	rpc.Handle(v1.NewAuditServiceHandler(auditService{s}, opts...))
 	rpc.Handle(v1.NewCallerServiceHandler(callerService{s}, opts...))
+	rpc.Handle(v1.NewLegacyKeyServiceHandler(legacyKeyService{s}, opts...))
 	bounded := connect.WithReadMaxBytes(maxBody)
 	reflector := grpcreflect.NewStaticReflector(serviceNames()...)
 	rpc.Handle(grpcreflect.NewHandlerV1(reflector, bounded))
@@ -67,6 +68,7 @@ func (s *Service) Handler() http.Handler {
 func serviceNames() []string {
 	return []string{
 		v1.TokenServiceName, v1.KeyServiceName, v1.RevocationServiceName, v1.AuditServiceName, v1.CallerServiceName,
+		v1.LegacyKeyServiceName,
 	}
 }
 

@@ -45,6 +45,9 @@ func (s keyService) ImportPublicKey(ctx context.Context, req *pb.ImportPublicKey
 	if err != nil {
 		return nil, err
 	}
+	if err := s.notALegacyKey(ctx, key.public, key.Thumbprint); err != nil {
+		return nil, err
+	}
 	about := fmt.Sprintf("import %s %s %s", ks.Name, key.KID, key.Thumbprint)
 	if req.GetToken() == "" && req.GetChallenge() == "" {
 		challenge, err := s.store.NewChallenge(about, now.Add(challengeTTL))

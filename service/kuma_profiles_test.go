@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"connectrpc.com/connect"
 	"github.com/google/uuid"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
@@ -125,6 +126,7 @@ func TestKumaRefusalsOfOtherProfiles(t *testing.T) {
 	auditor := s.apiToken(t, store.APIToken{Name: "a", Roles: []string{"auditor"}})
 	zones := s.apiToken(t, store.APIToken{Name: "z", Roles: []string{"issuer"}, Zones: []string{"d1"}})
 	scopes := s.apiToken(t, store.APIToken{Name: "s", Roles: []string{"issuer"}, Scopes: []string{"cp"}})
+	web := s.apiToken(t, store.APIToken{Name: "w", Roles: []string{"issuer"}, Dataplanes: []string{"web-*"}})
 	other := s.apiToken(t, store.APIToken{Name: "k", Roles: []string{"issuer"}, Keysets: []string{"dataplane/shop"}})
 	const good = `{"name":"d1","mesh":"default","validFor":"1h"}`
 	for name, c := range map[string]struct {
@@ -135,6 +137,10 @@ func TestKumaRefusalsOfOtherProfiles(t *testing.T) {
 		"dataplane-role":            {auditor, "dataplane", good, 403},
 		"dataplane-zones":           {zones, "dataplane", good, 403},
 		"dataplane-scopes":          {scopes, "dataplane", good, 403},
+		"dataplane-name":            {web, "dataplane", good, 403},
+		"dataplane-nameless":        {web, "dataplane", `{"workload":"w","mesh":"default","validFor":"1h"}`, 403},
+		"user-dataplanes":           {web, "user", `{"name":"web-1","validFor":"1h"}`, 403},
+		"zone-dataplanes":           {web, "zone", `{"zone":"web-1","validFor":"1h"}`, 403},
 		"dataplane-keyset":          {other, "dataplane", good, 403},
 		"dataplane-faults-first":    {auditor, "dataplane", `{}`, 400},
 		"dataplane-unbound":         {s.admin, "dataplane", `{"mesh":"default","tags":{},"validFor":"1h"}`, 400},
@@ -156,6 +162,24 @@ func TestKumaRefusalsOfOtherProfiles(t *testing.T) {
 			}
 			golden(t, name, body)
 		})
+	}
+}
+
+// An API token for some dataplanes issues for them.
+func TestNarrowedToDataplanes(t *testing.T) {
+	s := newKumaServer(t)
+	resp := must(s.as(s.admin).callers.CreateApiToken(t.Context(), &pb.CreateApiTokenRequest{
+		Name: "web", Roles: []string{"issuer"}, Keysets: []string{"dataplane/default"}, Dataplanes: []string{"web-*"},
+	}))
+	if got := resp.GetApiToken().GetDataplanes(); len(got) != 1 || got[0] != "web-*" {
+		t.Errorf("narrowed to %v", got)
+	}
+	c := s.as(resp.GetToken()).tokens
+	for name, want := range map[string]connect.Code{"web-1": 0, "web": connect.CodePermissionDenied, "": connect.CodePermissionDenied} {
+		_, err := c.IssueDataplaneToken(t.Context(), &pb.IssueDataplaneTokenRequest{Mesh: "default", Name: name, Workload: "w", ValidFor: hour()})
+		if want == 0 && err != nil || want != 0 && connect.CodeOf(err) != want {
+			t.Errorf("%q: %v, want %v", name, err, want)
+		}
 	}
 }
 

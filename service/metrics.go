@@ -32,6 +32,7 @@ type Metrics struct {
 	streams     metric.Int64UpDownCounter
 	streamsDone metric.Int64Counter
 	revocations metric.Int64Counter
+	legacy      metric.Int64Counter
 }
 
 var (
@@ -84,8 +85,12 @@ func (m *Metrics) feedInstruments(meter metric.Meter) (err error) {
 		metric.WithDescription("Streams that have ended, by method and Connect code.")); err != nil {
 		return err
 	}
-	m.revocations, err = meter.Int64Counter("zonemint.revocations",
-		metric.WithDescription("Token IDs that were revoked or lifted, by how it was asked for."))
+	if m.revocations, err = meter.Int64Counter("zonemint.revocations",
+		metric.WithDescription("Token IDs that were revoked or lifted, by how it was asked for.")); err != nil {
+		return err
+	}
+	m.legacy, err = meter.Int64Counter("zonemint.legacy.issued",
+		metric.WithDescription("Old HS256 tokens that were issued, by kind."))
 	return err
 }
 
@@ -157,6 +162,11 @@ func (m *Metrics) streamEnds(ctx context.Context, method, code string) {
 // revoked counts revocations: by "jti", "token" or "filter", or a "lift".
 func (m *Metrics) revoked(ctx context.Context, how string, n int64) {
 	m.revocations.Add(ctx, n, metric.WithAttributes(attribute.String("how", how)))
+}
+
+// issuedLegacy counts an old HS256 token.
+func (m *Metrics) issuedLegacy(ctx context.Context, kind string) {
+	m.legacy.Add(ctx, 1, metric.WithAttributes(attribute.String("kind", kind)))
 }
 
 // committed counts a ledger transaction.

@@ -39,6 +39,8 @@ type Config struct {
 	Issuer string
 	// Kuma is what GET / says to kumactl.
 	Kuma KumaIdentity
+	// Legacy turns on the old HS256 tokens; all are off.
+	Legacy Legacy
 
 	// LeaseTTL is how long a replica serves and signs without word from the
 	// database; 30s. It renews the lease every sixth of that.
@@ -146,6 +148,9 @@ type Service struct {
 // fails if the database does not answer.
 func New(ctx context.Context, cfg Config) (*Service, error) {
 	cfg = cfg.withDefaults()
+	if err := cfg.Legacy.check(ctx, cfg.Log); err != nil {
+		return nil, err
+	}
 	validator, err := protovalidate.New(protovalidate.WithFailFast())
 	if err != nil {
 		return nil, fmt.Errorf("compiling the request rules: %w", err)

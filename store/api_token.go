@@ -12,13 +12,16 @@ import (
 
 // APIToken is what is remembered of an API token. The token itself is not.
 type APIToken struct {
-	ID          uuid.UUID
-	Name        string
-	Hash        []byte // SHA-256 of the token's secret
-	Roles       []string
-	Keysets     []string // empty: all
-	Zones       []string // empty: all
-	Scopes      []string // empty: all
+	ID      uuid.UUID
+	Name    string
+	Hash    []byte // SHA-256 of the token's secret
+	Roles   []string
+	Keysets []string // empty: all
+	Zones   []string // empty: all
+	Scopes  []string // empty: all
+	// Dataplanes narrows an issuer to tokens of dataplanes with these names, or
+	// with names that begin so and a "*". Empty: it is not narrowed to them.
+	Dataplanes  []string
 	MaxValidFor time.Duration
 	CreatedBy   string
 	CreatedAt   time.Time
@@ -43,7 +46,7 @@ func (d *DB) CreateAPIToken(ctx context.Context, t APIToken, validFor time.Durat
 			return deed{}, err
 		}
 		return deed{"api-token.create", t.ID.String(), map[string]any{
-			"name": t.Name, "roles": t.Roles, "keysets": t.Keysets, "zones": t.Zones, "scopes": t.Scopes,
+			"name": t.Name, "roles": t.Roles, "keysets": t.Keysets, "zones": t.Zones, "scopes": t.Scopes, "dataplanes": t.Dataplanes,
 			"max_valid_for": t.MaxValidFor.String(), "expires_at": t.ExpiresAt,
 		}}, tx.InsertAPIToken(ctx, t)
 	})
@@ -129,11 +132,11 @@ func DecodeList(text string) []string {
 // DecodeLists sets the lists of t from the form in which engines store them. It
 // takes the MAC from a row with anything else in their place, so that the row
 // is left out like any other that was tampered with.
-func (t *APIToken) DecodeLists(roles, keysets, zones, scopes string) {
+func (t *APIToken) DecodeLists(roles, keysets, zones, scopes, dataplanes string) {
 	for _, f := range []struct {
 		text string
 		list *[]string
-	}{{roles, &t.Roles}, {keysets, &t.Keysets}, {zones, &t.Zones}, {scopes, &t.Scopes}} {
+	}{{roles, &t.Roles}, {keysets, &t.Keysets}, {zones, &t.Zones}, {scopes, &t.Scopes}, {dataplanes, &t.Dataplanes}} {
 		if json.Unmarshal([]byte(f.text), f.list) != nil {
 			t.MAC = nil
 		}

@@ -127,6 +127,16 @@ type Tx interface {
 	// RevokeAPIToken writes RevokedAt and MAC over the version before t.Version.
 	RevokeAPIToken(ctx context.Context, t APIToken) error
 
+	InsertLegacyKey(ctx context.Context, k LegacyKey) error // ErrExists
+	LegacyKeys(ctx context.Context, kind LegacyKind) ([]LegacyKey, error)
+	// LockLegacyKeys does the same and keeps others who lock the kind, even while
+	// it has no keys, from going on until the transaction ends. Who has waited
+	// longest goes first.
+	LockLegacyKeys(ctx context.Context, kind LegacyKind) ([]LegacyKey, error)
+	// UpdateLegacyKey writes state, secret and times of k over the row in state was
+	// with the version before k.Version; ErrConflict if the row has moved.
+	UpdateLegacyKey(ctx context.Context, k LegacyKey, was LegacyState) error
+
 	InsertAuditEvent(ctx context.Context, e AuditEvent) error
 	AuditEvents(ctx context.Context, f AuditFilter, before uuid.UUID, limit int) ([]AuditEvent, error)
 

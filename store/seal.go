@@ -110,9 +110,13 @@ func (k *SigningKey) encoding() *encoding {
 }
 
 func (t *APIToken) encoding() *encoding {
-	return encodingOf("api_tokens").id(t.ID).text(t.Name).bytes(t.Hash).list(t.Roles).list(t.Keysets).
+	e := encodingOf("api_tokens").id(t.ID).text(t.Name).bytes(t.Hash).list(t.Roles).list(t.Keysets).
 		list(t.Zones).list(t.Scopes).num(int64(t.MaxValidFor)).text(t.CreatedBy).
 		time(t.CreatedAt).time(t.ExpiresAt).time(t.RevokedAt).num(t.Version)
+	if len(t.Dataplanes) > 0 {
+		e.text("dataplanes").list(t.Dataplanes)
+	}
+	return e
 }
 
 func (s sealer) sealKeyset(k *Keyset) (err error) {

@@ -21,6 +21,7 @@ func TestEncodingsCoverFields(t *testing.T) {
 		{&Keyset{}, func(r any) []byte { return r.(*Keyset).encoding().buf }, []string{"Policy", "MAC"}}, // PolicyText is covered
 		{&SigningKey{}, func(r any) []byte { return r.(*SigningKey).encoding().buf }, []string{"MAC", "LastExpiry", "MakingUntil"}},
 		{&APIToken{}, func(r any) []byte { return r.(*APIToken).encoding().buf }, []string{"MAC"}},
+		{&LegacyKey{}, func(r any) []byte { return r.(*LegacyKey).encoding().buf }, []string{"MAC"}},
 		{&LedgerBatch{}, func(r any) []byte { return r.(*LedgerBatch).encoding().buf }, []string{"Rows", "MAC", "Keys", "Callers"}},
 		{&Issuance{}, func(r any) []byte { return (&LedgerBatch{Rows: []Issuance{*r.(*Issuance)}}).chainHash(nil) },
 			[]string{"Writer", "Batch", "KeyID", "CallerToken"}},

@@ -82,7 +82,7 @@ func (c Caller) MayManage(keyset string) error {
 	if err := c.MaySee(keyset); err != nil {
 		return err
 	}
-	if t := c.Token; len(t.Zones) != 0 || len(t.Scopes) != 0 || t.MaxValidFor != 0 {
+	if t := c.Token; c.narrowed() || t.MaxValidFor != 0 {
 		return fmt.Errorf("%w: this API token is narrowed to some tokens of keyset %q and may not change its keys", ErrForbidden, keyset)
 	}
 	return nil
@@ -92,7 +92,7 @@ func (c Caller) MayManage(keyset string) error {
 // scopes. Acts that reach beyond a single keyset need it.
 func (c Caller) Unbounded() error {
 	t := c.Token
-	if len(t.Keysets) != 0 || len(t.Zones) != 0 || len(t.Scopes) != 0 || t.MaxValidFor != 0 {
+	if len(t.Keysets) != 0 || c.narrowed() || t.MaxValidFor != 0 {
 		return fmt.Errorf("%w: this needs an API token that is not narrowed", ErrForbidden)
 	}
 	return nil
@@ -112,6 +112,9 @@ func (c Caller) MayIssue(keyset string, validFor time.Duration) error {
 
 // MayIssueZone checks what a zone token is for against the caller's bounds.
 func (c Caller) MayIssueZone(zone string, scopes []string) error {
+	if len(c.Token.Dataplanes) != 0 {
+		return c.MayIssueAny()
+	}
 	if err := c.MayReach(zone); err != nil {
 		return err
 	}
@@ -123,11 +126,29 @@ func (c Caller) MayIssueZone(zone string, scopes []string) error {
 	return nil
 }
 
-// MayIssueBeyondZones checks that the caller is not narrowed to zones or to scopes,
-// which only zone tokens have.
-func (c Caller) MayIssueBeyondZones() error {
-	if len(c.Token.Zones) != 0 || len(c.Token.Scopes) != 0 {
-		return fmt.Errorf("%w: this API token is narrowed to zones or scopes, which only zone tokens have", ErrForbidden)
+// narrowed says whether the caller is for some tokens of its keysets only.
+func (c Caller) narrowed() bool {
+	return len(c.Token.Zones) != 0 || len(c.Token.Scopes) != 0 || len(c.Token.Dataplanes) != 0
+}
+
+// MayIssueDataplane checks the name of a dataplane, empty if the token is for any
+// that the rest of it fits.
+func (c Caller) MayIssueDataplane(name string) error {
+	switch list := c.Token.Dataplanes; {
+	case len(list) == 0:
+		return c.MayIssueAny()
+	case name == "":
+		return fmt.Errorf("%w: this API token is for some dataplanes only, and the token names none", ErrForbidden)
+	case !slices.ContainsFunc(list, func(p string) bool { return matches(p, name) }):
+		return fmt.Errorf("%w: this API token is not for dataplane %q", ErrForbidden, name)
+	}
+	return nil
+}
+
+// MayIssueAny checks that the caller is not narrowed to tokens of another kind.
+func (c Caller) MayIssueAny() error {
+	if c.narrowed() {
+		return fmt.Errorf("%w: this API token is narrowed to some zone tokens or dataplane tokens, which this is none of", ErrForbidden)
 	}
 	return nil
 }
@@ -143,6 +164,10 @@ func (c Caller) MayGrant(t store.APIToken) error {
 		return fmt.Errorf("%w: the new token would reach zones that yours does not", ErrForbidden)
 	case !covers(own.Scopes, t.Scopes, func(p, v string) bool { return p == v }):
 		return fmt.Errorf("%w: the new token would reach scopes that yours does not", ErrForbidden)
+	case !covers(own.Dataplanes, t.Dataplanes, covered):
+		return fmt.Errorf("%w: the new token would reach dataplanes that yours does not", ErrForbidden)
+	case len(own.Dataplanes) == 0 && len(t.Dataplanes) != 0 && c.narrowed():
+		return fmt.Errorf("%w: the new token would be for dataplanes, and yours is for some zone tokens only", ErrForbidden)
 	case own.MaxValidFor != 0 && (t.MaxValidFor == 0 || t.MaxValidFor > own.MaxValidFor):
 		return fmt.Errorf("%w: the new token could issue for longer than yours", ErrForbidden)
 	}

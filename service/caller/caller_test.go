@@ -98,7 +98,7 @@ func TestMaySeeAndUnbounded(t *testing.T) {
 	want(t, true, bounded(store.APIToken{}).MaySee("anything"), "unbounded")
 
 	want(t, true, bounded(store.APIToken{}).Unbounded(), "not narrowed")
-	for _, token := range []store.APIToken{{Keysets: []string{"a"}}, {Zones: []string{"a"}}, {Scopes: []string{"cp"}}, {MaxValidFor: time.Hour}} {
+	for _, token := range []store.APIToken{{Keysets: []string{"a"}}, {Zones: []string{"a"}}, {Scopes: []string{"cp"}}, {MaxValidFor: time.Hour}, {Dataplanes: []string{"a"}}} {
 		want(t, false, bounded(token).Unbounded(), "narrowed")
 	}
 }
@@ -130,6 +130,7 @@ func TestMayGrant(t *testing.T) {
 		"every zone":          {with(func(t *store.APIToken) { t.Zones = []string{"*"} }), false},
 		"all scopes":          {with(func(t *store.APIToken) { t.Scopes = nil }), false},
 		"another scope":       {with(func(t *store.APIToken) { t.Scopes = []string{"ingress"} }), false},
+		"a dataplane":         {with(func(t *store.APIToken) { t.Dataplanes = []string{"d"} }), false},
 		"any lifetime":        {with(func(t *store.APIToken) { t.MaxValidFor = 0 }), false},
 		"longer life":         {with(func(t *store.APIToken) { t.MaxValidFor = 2 * time.Hour }), false},
 	} {
@@ -137,6 +138,49 @@ func TestMayGrant(t *testing.T) {
 			want(t, c.allow, bounded(own).MayGrant(c.token), name)
 			want(t, true, bounded(store.APIToken{}).MayGrant(c.token), "by one without bounds")
 		})
+	}
+}
+
+// What an API token is narrowed to decides which kinds of tokens it may ask for.
+func TestNarrowedToOneKind(t *testing.T) {
+	for name, c := range map[string]struct {
+		token                store.APIToken
+		zone, dataplane, any bool
+	}{
+		"not narrowed":       {store.APIToken{}, true, true, true},
+		"to a zone":          {store.APIToken{Zones: []string{"name"}}, true, false, false},
+		"to a scope":         {store.APIToken{Scopes: []string{"cp"}}, true, false, false},
+		"to a dataplane":     {store.APIToken{Dataplanes: []string{"name"}}, false, true, false},
+		"to some dataplanes": {store.APIToken{Dataplanes: []string{"x", "na*"}}, false, true, false},
+		"to another":         {store.APIToken{Dataplanes: []string{"nam", "name-*"}}, false, false, false},
+		"to both, which cannot be made": {
+			store.APIToken{Zones: []string{"name"}, Dataplanes: []string{"name"}}, false, true, false,
+		},
+	} {
+		who := bounded(c.token)
+		want(t, c.zone, who.MayIssueZone("name", []string{"cp"}), name+", a zone token")
+		want(t, c.dataplane, who.MayIssueDataplane("name"), name+", a dataplane token")
+		want(t, c.any, who.MayIssueAny(), name+", a user token")
+		want(t, len(c.token.Dataplanes) == 0 && c.dataplane, who.MayIssueDataplane(""), name+", a dataplane token without a name")
+		want(t, c.any, who.MayManage("k"), name+", managing keys")
+	}
+}
+
+func TestMayGrantDataplanes(t *testing.T) {
+	dataplanes := func(list ...string) store.APIToken { return store.APIToken{Dataplanes: list} }
+	for name, c := range map[string]struct {
+		own, token store.APIToken
+		allow      bool
+	}{
+		"by anybody":      {store.APIToken{}, dataplanes("d"), true},
+		"the same":        {dataplanes("d", "e-*"), dataplanes("e-1*", "d"), true},
+		"wider":           {dataplanes("e-*"), dataplanes("e*"), false},
+		"all":             {dataplanes("d"), store.APIToken{}, false},
+		"beside zones":    {store.APIToken{Zones: []string{"z"}}, store.APIToken{Zones: []string{"z"}, Dataplanes: []string{"d"}}, false},
+		"instead of them": {store.APIToken{Zones: []string{"z"}}, dataplanes("d"), false},
+		"beside scopes":   {store.APIToken{Scopes: []string{"cp"}}, store.APIToken{Scopes: []string{"cp"}, Dataplanes: []string{"d"}}, false},
+	} {
+		want(t, c.allow, bounded(c.own).MayGrant(c.token), name)
 	}
 }
 

@@ -3,6 +3,7 @@ package caller
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -30,7 +31,7 @@ func Roles() []Role { return []Role{Admin, Issuer, KeyOperator, Revoker, Verifie
 // comes on top, where the method has its effect.
 func Methods() map[string][]Role {
 	all := Roles()
-	return map[string][]Role{
+	table := map[string][]Role{
 		v1.TokenServiceIssueZoneTokenProcedure:      {Admin, Issuer},
 		v1.TokenServiceIssueDataplaneTokenProcedure: {Admin, Issuer},
 		v1.TokenServiceIssueUserTokenProcedure:      {Admin, Issuer},
@@ -71,6 +72,8 @@ func Methods() map[string][]Role {
 		"/grpc.reflection.v1.ServerReflection/ServerReflectionInfo":      all,
 		"/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": all,
 	}
+	maps.Copy(table, legacyMethods())
+	return table
 }
 
 // ParseRoles checks the names of roles.

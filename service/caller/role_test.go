@@ -59,6 +59,7 @@ func TestEveryMethodHasARow(t *testing.T) {
 func TestRolesAllow(t *testing.T) {
 	issue := []string{
 		"TokenService/IssueDataplaneToken", "TokenService/IssueTokens", "TokenService/IssueUserToken", "TokenService/IssueZoneToken",
+		"TokenService/IssueControlPlaneToken", "TokenService/IssueZoneIngressToken",
 	}
 	operate := []string{
 		"KeyService/AcknowledgeKeys", "KeyService/ActivateSigningKey", "KeyService/CreateKeyset", "KeyService/DistrustSigningKey",
@@ -74,15 +75,18 @@ func TestRolesAllow(t *testing.T) {
 		caller.Admin: slices.Concat(issue, operate, revoke, read, audit, []string{
 			"CallerService/CreateApiToken", "CallerService/RevokeApiToken",
 			"KeyService/DestroySigningKey", "KeyService/ImportPublicKey", "RevocationService/LiftRevocation",
+			"LegacyKeyService/CreateLegacyKey", "LegacyKeyService/RotateLegacyKey", "LegacyKeyService/RemoveLegacyKey",
+			"LegacyKeyService/ExportLegacyKey", "LegacyKeyService/ListLegacyKeys",
 		}),
 		caller.Issuer:      issue,
-		caller.KeyOperator: operate,
+		caller.KeyOperator: slices.Concat(operate, []string{"LegacyKeyService/ListLegacyKeys"}),
 		caller.Revoker:     slices.Concat(revoke, read),
 		caller.Verifier:    slices.Concat(read, []string{"KeyService/AcknowledgeKeys"}),
-		caller.Auditor:     slices.Concat(audit, read, []string{"KeyService/ReconcileSigningKeys"}),
+		caller.Auditor:     slices.Concat(audit, read, []string{"KeyService/ReconcileSigningKeys", "LegacyKeyService/ListLegacyKeys"}),
 	}
 	everybody := []string{
 		"CallerService/WhoAmI", "KeyService/GetSigningKey", "KeyService/ListKeysets", "KeyService/ListSigningKeys", "TokenService/VerifyToken",
+		"LegacyKeyService/VerifyLegacyToken",
 	}
 	for _, role := range caller.Roles() {
 		who := withRoles(string(role))

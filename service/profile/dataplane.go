@@ -127,7 +127,7 @@ func (d Dataplane) Fits(ks store.Keyset) []Fault {
 }
 
 // Within implements [Wish].
-func (Dataplane) Within(who caller.Caller) error { return who.MayIssueBeyondZones() }
+func (d Dataplane) Within(who caller.Caller) error { return who.MayIssueDataplane(d.Name) }
 
 // Subject implements [Wish].
 func (d Dataplane) Subject() string { return d.claims(token.Registered{}).Subject() }

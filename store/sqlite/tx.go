@@ -151,7 +151,7 @@ func (t *tx) UpdateSigningKey(ctx context.Context, k store.SigningKey, was store
 func (t *tx) InsertAPIToken(ctx context.Context, a store.APIToken) error {
 	return interpret(t.q.InsertApiToken(ctx, dbsqlc.InsertApiTokenParams{
 		ID: a.ID.String(), Name: a.Name, Hash: a.Hash, Roles: store.EncodeList(a.Roles), Keysets: store.EncodeList(a.Keysets),
-		Zones: store.EncodeList(a.Zones), Scopes: store.EncodeList(a.Scopes), MaxValidForS: int64(a.MaxValidFor / time.Second),
+		Zones: store.EncodeList(a.Zones), Scopes: store.EncodeList(a.Scopes), Dataplanes: store.EncodeList(a.Dataplanes), MaxValidForS: int64(a.MaxValidFor / time.Second),
 		CreatedBy: a.CreatedBy, CreatedAt: a.CreatedAt.UnixMicro(), ExpiresAt: a.ExpiresAt.UnixMicro(),
 		Version: a.Version, Mac: a.MAC,
 	}))
@@ -183,7 +183,7 @@ func toAPIToken(r dbsqlc.ApiToken) store.APIToken {
 		CreatedBy: r.CreatedBy, CreatedAt: at(r.CreatedAt), ExpiresAt: at(r.ExpiresAt), RevokedAt: utc(r.RevokedAt),
 		Version: r.Version, MAC: r.Mac,
 	}
-	t.DecodeLists(r.Roles, r.Keysets, r.Zones, r.Scopes)
+	t.DecodeLists(r.Roles, r.Keysets, r.Zones, r.Scopes, r.Dataplanes)
 	return t
 }
 

@@ -35,6 +35,8 @@ func testTampering(t *testing.T, h Harness) {
 	w.activeKey(t, "user")
 	token := w.apiToken(t, "ci", time.Hour)
 	w.apiToken(t, "other", time.Hour)
+	w.legacyKey(t, store.LegacyControlPlane, newLegacyKey(1, store.LegacyActive))
+	w.legacyKey(t, store.LegacyControlPlane, newLegacyKey(2, store.LegacyRetiring))
 
 	lists := map[string]string{}
 	for _, name := range []string{"roles", "keysets", "zones", "scopes"} {
@@ -50,6 +52,9 @@ func testTampering(t *testing.T, h Harness) {
 			uncovered: []string{"last_expiry", "issue_barrier", "lease_owner", "lease_fence", "lease_until"},
 		}, {
 			name: "api_tokens", row: "name LIKE 'ci%'", refused: w.tokenIsRefused(token), special: lists,
+		}, {
+			name: "legacy_keys", row: "state = 'active'", refused: w.legacyIsRefused,
+			special: map[string]string{"kind": "'zone-ingress'", "state": "'retiring'"},
 		},
 	} {
 		edits := w.edits(t, table.name, table.special)

@@ -180,7 +180,7 @@ func (w *world) apiToken(t testing.TB, name string, validFor time.Duration) stor
 	secret := sha256.Sum256([]byte(rand.Text()))
 	token, err := w.db.CreateAPIToken(t.Context(), store.APIToken{
 		Name: name, Hash: secret[:], Roles: []string{"issuer", "auditor"}, Keysets: []string{"zone"},
-		Zones: []string{"east", "west"}, Scopes: nil, MaxValidFor: 90 * time.Minute,
+		Zones: []string{"east", "west"}, Scopes: nil, Dataplanes: []string{"web-1", "db-*"}, MaxValidFor: 90 * time.Minute,
 	}, validFor, someone)
 	if err != nil {
 		t.Fatal(err)

@@ -25,6 +25,7 @@ type apiTokenFlags struct {
 	name, out              string
 	roles, scopes          *choices
 	keysets, zones         []string
+	dataplanes             []string
 	maxValidFor, expiresIn time.Duration
 	form                   *choice
 }
@@ -35,7 +36,7 @@ func newAPITokenCreate() *cobra.Command {
 		Use:   "create --name NAME --role ROLE",
 		Short: "Make an API token and print it, or write it to a file",
 		Long: `Make an API token. What it may do is the sum of its roles, narrowed to keysets,
-zones, scopes and a lifetime; what is not narrowed is all. Nobody can give away
+zones, scopes and a lifetime, or to dataplanes; what is not narrowed is all. Nobody can give away
 more than they have. The token is shown once, with nothing around it, and with a
 newline only on a terminal.
 
@@ -43,6 +44,7 @@ Roles: admin, everything; issuer, issue and verify tokens; key-operator, manage
 keysets and keys; revoker, revoke tokens; verifier, read revocations and
 acknowledge keys; auditor, read everything and change nothing.`,
 		Example: `  zonemint api-token create --name ci-west --role issuer --zone 'west-*' --max-valid-for 24h --out ci-west.token
+  zonemint api-token create --name web-1 --role issuer --keyset dataplane/default --dataplane web-1 --out web-1.api-token
   zonemint api-token create --name prometheus --role auditor --expires-in 8760h`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.create(cmd) },
@@ -54,6 +56,9 @@ acknowledge keys; auditor, read everything and change nothing.`,
 	_ = cmd.RegisterFlagCompletionFunc("keyset", completeKeysets(&a.conn)) // the flag exists
 	f.StringSliceVar(&a.zones, "zone", nil, "narrow it to these `zones`; a name may end in '*'")
 	a.scopes = choicesFlag(cmd, "scope", nil, scopes(), "narrow it to these scopes")
+	f.StringSliceVar(&a.dataplanes, "dataplane", nil, "narrow it to tokens of these `dataplanes`; a name may end in '*'")
+	cmd.MarkFlagsMutuallyExclusive("dataplane", "zone")
+	cmd.MarkFlagsMutuallyExclusive("dataplane", "scope")
 	f.DurationVar(&a.maxValidFor, "max-valid-for", 0, "the longest lifetime of a token it may ask for (default: the keyset's)")
 	f.DurationVar(&a.expiresIn, "expires-in", 0, "how long the API token itself is valid (default: 2160h, 90 days)")
 	f.StringVar(&a.out, "out", "", "write the token to this new `file`, readable by you alone, instead of printing it")
@@ -74,6 +79,7 @@ func (a apiTokenFlags) create(cmd *cobra.Command) error {
 	made := func() (*pb.CreateApiTokenResponse, error) {
 		return c.callers.CreateApiToken(cmd.Context(), &pb.CreateApiTokenRequest{
 			Name: a.name, Roles: a.roles.values, Keysets: a.keysets, Zones: a.zones, Scopes: a.scopes.values,
+			Dataplanes:  a.dataplanes,
 			MaxValidFor: optional(cmd, "max-valid-for", a.maxValidFor), ExpiresIn: optional(cmd, "expires-in", a.expiresIn),
 		})
 	}
@@ -163,7 +169,7 @@ shows IDs. Tokens that were issued with it go on being valid.`,
 }
 
 func apiTokenTable(tokens []*pb.ApiToken, now time.Time) table {
-	t := table{header: []string{"ID", "NAME", "STATE", "ROLES", "KEYSETS", "ZONES", "SCOPES", "MAX", "EXPIRES", "CREATED BY"}}
+	t := table{header: []string{"ID", "NAME", "STATE", "ROLES", "KEYSETS", "ZONES", "SCOPES", "DATAPLANES", "MAX", "EXPIRES", "CREATED BY"}}
 	for _, a := range tokens {
 		state := "good"
 		switch {
@@ -172,8 +178,23 @@ func apiTokenTable(tokens []*pb.ApiToken, now time.Time) table {
 		case !now.Before(a.GetExpiresAt().AsTime()):
 			state = "expired"
 		}
-		t.add(a.GetId(), a.GetName(), state, list(a.GetRoles()), listOrAll(a.GetKeysets()), listOrAll(a.GetZones()),
-			listOrAll(a.GetScopes()), span(a.GetMaxValidFor()), moment(a.GetExpiresAt()), a.GetCreatedBy())
+		zones, scopes, dataplanes := reach(a)
+		t.add(a.GetId(), a.GetName(), state, list(a.GetRoles()), listOrAll(a.GetKeysets()), zones, scopes, dataplanes,
+			span(a.GetMaxValidFor()), moment(a.GetExpiresAt()), a.GetCreatedBy())
 	}
 	return t
+}
+
+// reach says for whom an API token may issue. Narrowing it to tokens of one kind
+// takes those of the others from it.
+func reach(a *pb.ApiToken) (zones, scopes, dataplanes string) {
+	const none = "none"
+	switch {
+	case len(a.GetDataplanes()) != 0:
+		return none, none, list(a.GetDataplanes())
+	case len(a.GetZones()) != 0 || len(a.GetScopes()) != 0:
+		return listOrAll(a.GetZones()), listOrAll(a.GetScopes()), none
+	default:
+		return listOrAll(nil), listOrAll(nil), listOrAll(nil)
+	}
 }

@@ -50,6 +50,7 @@ type client struct {
 	callers     v1.CallerServiceClient
 	revocations v1.RevocationServiceClient
 	audit       v1.AuditServiceClient
+	legacy      v1.LegacyKeyServiceClient
 	web         web // what is no call
 }
 
@@ -79,7 +80,8 @@ func (c connection) open(warnings io.Writer) (*client, error) {
 	return &client{
 		tokens: v1.NewTokenServiceClient(h, addr, opts), keys: v1.NewKeyServiceClient(h, addr, opts),
 		callers: v1.NewCallerServiceClient(h, addr, opts), revocations: v1.NewRevocationServiceClient(h, addr, opts),
-		audit: v1.NewAuditServiceClient(h, addr, opts), web: web{c, h, addr, token},
+		legacy: v1.NewLegacyKeyServiceClient(h, addr, opts),
+		audit:  v1.NewAuditServiceClient(h, addr, opts), web: web{c, h, addr, token},
 	}, nil
 }
 

@@ -22,6 +22,7 @@ func newGenerate() *cobra.Command {
 are those of kumactl, so that scripts need another name and nothing else.`,
 	}
 	cmd.AddCommand(newGenerateZoneToken(), newGenerateDataplaneToken(), newGenerateUserToken(),
+		newGenerateControlPlaneToken(), newGenerateZoneIngressToken(),
 		newGenerateSigningKey(), newGeneratePublicKey())
 	return cmd
 }

@@ -39,8 +39,10 @@ func whoAmITable(resp *pb.WhoAmIResponse) table {
 	t.add("name", a.GetName())
 	t.add("roles", list(a.GetRoles()))
 	t.add("keysets", listOrAll(a.GetKeysets()))
-	t.add("zones", listOrAll(a.GetZones()))
-	t.add("scopes", listOrAll(a.GetScopes()))
+	zones, scopes, dataplanes := reach(a)
+	t.add("zones", zones)
+	t.add("scopes", scopes)
+	t.add("dataplanes", dataplanes)
 	t.add("longest token", span(a.GetMaxValidFor()))
 	t.add("expires", moment(a.GetExpiresAt()))
 	for _, m := range resp.GetMethods() {

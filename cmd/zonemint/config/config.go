@@ -45,6 +45,7 @@ type Config struct {
 
 	Issuer     string        `koanf:"issuer"`
 	Kuma       Kuma          `koanf:"kuma"`
+	Legacy     LegacyTokens  `koanf:"legacy_tokens"`
 	LeaseTTL   time.Duration `koanf:"lease_ttl"`
 	JWKSMaxAge time.Duration `koanf:"jwks_max_age"`
 	// JWKSStaleIfError may be zero: then caches that get errors have nothing to
@@ -88,6 +89,12 @@ type Kuma struct {
 	Product  string `koanf:"product"`
 	Version  string `koanf:"version"`
 	BasePath string `koanf:"base_path"`
+}
+
+// LegacyTokens turns on the old HS256 tokens of Kuma and Kong Mesh.
+type LegacyTokens struct {
+	ControlPlane bool `koanf:"control_plane"`
+	ZoneIngress  bool `koanf:"zone_ingress"`
 }
 
 // Log says what is logged and how.

@@ -136,6 +136,7 @@ func New(ctx context.Context, c config.Config, key *instancekey.Key, log *slog.L
 	s.Service, err = service.New(ctx, service.Config{
 		Store: s.Store, Backends: s.backends, DefaultBackend: c.DefaultBackend, Log: log, Name: host, Version: opts.Version,
 		Issuer: c.Issuer, Kuma: service.KumaIdentity(c.Kuma),
+		Legacy:   service.Legacy{ControlPlane: c.Legacy.ControlPlane, ZoneIngress: c.Legacy.ZoneIngress, AEAD: key.AEAD()},
 		LeaseTTL: c.LeaseTTL, MaxAge: c.JWKSMaxAge, StaleIfError: c.JWKSStaleIfError, MaxClockOffset: c.MaxClockOffset,
 		Skew: c.ClockSkew, Retention: c.Retention, Recorder: opts.Recorder,
 	})

@@ -41,6 +41,10 @@ type CreateApiTokenRequest struct {
 	Scopes []string `protobuf:"bytes,5,rep,name=scopes,proto3" json:"scopes,omitempty"`
 	// The longest lifetime of a token it may ask for; absent is the keyset's.
 	MaxValidFor *durationpb.Duration `protobuf:"bytes,6,opt,name=max_valid_for,json=maxValidFor,proto3" json:"max_valid_for,omitempty"`
+	// The dataplanes that an issuer is narrowed to, exact names or a prefix followed
+	// by "*"; it issues tokens for them and no others. Not together with zones,
+	// scopes or other roles.
+	Dataplanes []string `protobuf:"bytes,8,rep,name=dataplanes,proto3" json:"dataplanes,omitempty"`
 	// How long the API token itself is valid. Absent is 90 days, the most is ten
 	// years.
 	ExpiresIn     *durationpb.Duration `protobuf:"bytes,7,opt,name=expires_in,json=expiresIn,proto3" json:"expires_in,omitempty"`
@@ -116,6 +120,13 @@ func (x *CreateApiTokenRequest) GetScopes() []string {
 func (x *CreateApiTokenRequest) GetMaxValidFor() *durationpb.Duration {
 	if x != nil {
 		return x.MaxValidFor
+	}
+	return nil
+}
+
+func (x *CreateApiTokenRequest) GetDataplanes() []string {
+	if x != nil {
+		return x.Dataplanes
 	}
 	return nil
 }
@@ -206,7 +217,9 @@ type ApiToken struct {
 	// When it was revoked, if it was.
 	RevokedAt *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=revoked_at,json=revokedAt,proto3" json:"revoked_at,omitempty"`
 	// Who made it.
-	CreatedBy     string `protobuf:"bytes,11,opt,name=created_by,json=createdBy,proto3" json:"created_by,omitempty"`
+	CreatedBy string `protobuf:"bytes,11,opt,name=created_by,json=createdBy,proto3" json:"created_by,omitempty"`
+	// The dataplanes it is narrowed to; none: it is not narrowed so.
+	Dataplanes    []string `protobuf:"bytes,12,rep,name=dataplanes,proto3" json:"dataplanes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -316,6 +329,13 @@ func (x *ApiToken) GetCreatedBy() string {
 		return x.CreatedBy
 	}
 	return ""
+}
+
+func (x *ApiToken) GetDataplanes() []string {
+	if x != nil {
+		return x.Dataplanes
+	}
+	return nil
 }
 
 // ListApiTokensRequest asks for the API tokens.
@@ -626,7 +646,7 @@ var File_zonemint_v1_caller_proto protoreflect.FileDescriptor
 
 const file_zonemint_v1_caller_proto_rawDesc = "" +
 	"\n" +
-	"\x18zonemint/v1/caller.proto\x12\vzonemint.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xce\x05\n" +
+	"\x18zonemint/v1/caller.proto\x12\vzonemint.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd0\a\n" +
 	"\x15CreateApiTokenRequest\x12\xab\x01\n" +
 	"\x04name\x18\x01 \x01(\tB\x96\x01\xbaH\x92\x01\xba\x01\x8e\x01\n" +
 	"\x0eapi_token.name\x12Omust be 1 to 63 of a-z, 0-9, '.', '_' and '-', beginning with a letter or digit\x1a+this.matches('^[a-z0-9][-._a-z0-9]{0,62}$')R\x04name\x12\"\n" +
@@ -636,12 +656,16 @@ const file_zonemint_v1_caller_proto_rawDesc = "" +
 	"\x0eapi_token.zone\x12<must be a zone name, or the beginning of one followed by '*'\x1adthis.matches('^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$') || this.matches('^[a-z0-9][-a-z0-9]{0,61}[*]$')R\x05zones\x12;\n" +
 	"\x06scopes\x18\x05 \x03(\tB#\xbaH \x92\x01\x1d\x10\x03\x18\x01\"\x17r\x15R\x02cpR\aingressR\x06egressR\x06scopes\x12I\n" +
 	"\rmax_valid_for\x18\x06 \x01(\v2\x19.google.protobuf.DurationB\n" +
-	"\xbaH\a\xaa\x01\x042\x02\b\x01R\vmaxValidFor\x12L\n" +
+	"\xbaH\a\xaa\x01\x042\x02\b\x01R\vmaxValidFor\x12\xff\x01\n" +
+	"\n" +
+	"dataplanes\x18\b \x03(\tB\xde\x01\xbaH\xda\x01\x92\x01\xd6\x01\x10d\x18\x01\"\xcf\x01\xba\x01\xcb\x01\n" +
+	"\x13api_token.dataplane\x12Hmust be the name of a dataplane, or the beginning of one followed by '*'\x1ajthis.matches('^[a-z0-9]([-a-z0-9._]{0,251}[a-z0-9])?$') || this.matches('^[a-z0-9][-a-z0-9._]{0,251}[*]$')R\n" +
+	"dataplanes\x12L\n" +
 	"\n" +
 	"expires_in\x18\a \x01(\v2\x19.google.protobuf.DurationB\x12\xbaH\x0f\xaa\x01\f\"\x06\b\xc0\x9d\xbd\x96\x012\x02\b\x01R\texpiresIn\"b\n" +
 	"\x16CreateApiTokenResponse\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x122\n" +
-	"\tapi_token\x18\x02 \x01(\v2\x15.zonemint.v1.ApiTokenR\bapiToken\"\x9b\x03\n" +
+	"\tapi_token\x18\x02 \x01(\v2\x15.zonemint.v1.ApiTokenR\bapiToken\"\xbb\x03\n" +
 	"\bApiToken\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n" +
@@ -658,7 +682,10 @@ const file_zonemint_v1_caller_proto_rawDesc = "" +
 	"revoked_at\x18\n" +
 	" \x01(\v2\x1a.google.protobuf.TimestampR\trevokedAt\x12\x1d\n" +
 	"\n" +
-	"created_by\x18\v \x01(\tR\tcreatedBy\"g\n" +
+	"created_by\x18\v \x01(\tR\tcreatedBy\x12\x1e\n" +
+	"\n" +
+	"dataplanes\x18\f \x03(\tR\n" +
+	"dataplanes\"g\n" +
 	"\x14ListApiTokensRequest\x12'\n" +
 	"\tpage_size\x18\x01 \x01(\x05B\n" +
 	"\xbaH\a\x1a\x05\x18\xe8\a(\x00R\bpageSize\x12&\n" +

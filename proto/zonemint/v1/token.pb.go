@@ -956,6 +956,208 @@ func (x *IssueError) GetMessage() string {
 	return ""
 }
 
+// IssueControlPlaneTokenRequest asks for an old control-plane token.
+type IssueControlPlaneTokenRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The zone that the token is for, an RFC 1123 label.
+	Zone          string `protobuf:"bytes,1,opt,name=zone,proto3" json:"zone,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *IssueControlPlaneTokenRequest) Reset() {
+	*x = IssueControlPlaneTokenRequest{}
+	mi := &file_zonemint_v1_token_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IssueControlPlaneTokenRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IssueControlPlaneTokenRequest) ProtoMessage() {}
+
+func (x *IssueControlPlaneTokenRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_zonemint_v1_token_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IssueControlPlaneTokenRequest.ProtoReflect.Descriptor instead.
+func (*IssueControlPlaneTokenRequest) Descriptor() ([]byte, []int) {
+	return file_zonemint_v1_token_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *IssueControlPlaneTokenRequest) GetZone() string {
+	if x != nil {
+		return x.Zone
+	}
+	return ""
+}
+
+// IssueControlPlaneTokenResponse is an issued control-plane token.
+type IssueControlPlaneTokenResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The token, a JWT in compact form. A secret.
+	Token string `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
+	// The serial of the key that it was made with, which it carries.
+	Serial        int32 `protobuf:"varint,2,opt,name=serial,proto3" json:"serial,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *IssueControlPlaneTokenResponse) Reset() {
+	*x = IssueControlPlaneTokenResponse{}
+	mi := &file_zonemint_v1_token_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IssueControlPlaneTokenResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IssueControlPlaneTokenResponse) ProtoMessage() {}
+
+func (x *IssueControlPlaneTokenResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_zonemint_v1_token_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IssueControlPlaneTokenResponse.ProtoReflect.Descriptor instead.
+func (*IssueControlPlaneTokenResponse) Descriptor() ([]byte, []int) {
+	return file_zonemint_v1_token_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *IssueControlPlaneTokenResponse) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+func (x *IssueControlPlaneTokenResponse) GetSerial() int32 {
+	if x != nil {
+		return x.Serial
+	}
+	return 0
+}
+
+// IssueZoneIngressTokenRequest asks for an old zone-ingress token.
+type IssueZoneIngressTokenRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The zone that the token is for, an RFC 1123 label.
+	Zone          string `protobuf:"bytes,1,opt,name=zone,proto3" json:"zone,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *IssueZoneIngressTokenRequest) Reset() {
+	*x = IssueZoneIngressTokenRequest{}
+	mi := &file_zonemint_v1_token_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IssueZoneIngressTokenRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IssueZoneIngressTokenRequest) ProtoMessage() {}
+
+func (x *IssueZoneIngressTokenRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_zonemint_v1_token_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IssueZoneIngressTokenRequest.ProtoReflect.Descriptor instead.
+func (*IssueZoneIngressTokenRequest) Descriptor() ([]byte, []int) {
+	return file_zonemint_v1_token_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *IssueZoneIngressTokenRequest) GetZone() string {
+	if x != nil {
+		return x.Zone
+	}
+	return ""
+}
+
+// IssueZoneIngressTokenResponse is an issued zone-ingress token.
+type IssueZoneIngressTokenResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The token, a JWT in compact form. A secret.
+	Token string `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
+	// The serial of the key that it was made with. The token does not carry it.
+	Serial        int32 `protobuf:"varint,2,opt,name=serial,proto3" json:"serial,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *IssueZoneIngressTokenResponse) Reset() {
+	*x = IssueZoneIngressTokenResponse{}
+	mi := &file_zonemint_v1_token_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IssueZoneIngressTokenResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IssueZoneIngressTokenResponse) ProtoMessage() {}
+
+func (x *IssueZoneIngressTokenResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_zonemint_v1_token_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IssueZoneIngressTokenResponse.ProtoReflect.Descriptor instead.
+func (*IssueZoneIngressTokenResponse) Descriptor() ([]byte, []int) {
+	return file_zonemint_v1_token_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *IssueZoneIngressTokenResponse) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+func (x *IssueZoneIngressTokenResponse) GetSerial() int32 {
+	if x != nil {
+		return x.Serial
+	}
+	return 0
+}
+
 // VerifyTokenRequest asks whether a token is good.
 type VerifyTokenRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -970,7 +1172,7 @@ type VerifyTokenRequest struct {
 
 func (x *VerifyTokenRequest) Reset() {
 	*x = VerifyTokenRequest{}
-	mi := &file_zonemint_v1_token_proto_msgTypes[13]
+	mi := &file_zonemint_v1_token_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -982,7 +1184,7 @@ func (x *VerifyTokenRequest) String() string {
 func (*VerifyTokenRequest) ProtoMessage() {}
 
 func (x *VerifyTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_zonemint_v1_token_proto_msgTypes[13]
+	mi := &file_zonemint_v1_token_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -995,7 +1197,7 @@ func (x *VerifyTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyTokenRequest.ProtoReflect.Descriptor instead.
 func (*VerifyTokenRequest) Descriptor() ([]byte, []int) {
-	return file_zonemint_v1_token_proto_rawDescGZIP(), []int{13}
+	return file_zonemint_v1_token_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *VerifyTokenRequest) GetToken() string {
@@ -1035,7 +1237,7 @@ type VerifyTokenResponse struct {
 
 func (x *VerifyTokenResponse) Reset() {
 	*x = VerifyTokenResponse{}
-	mi := &file_zonemint_v1_token_proto_msgTypes[14]
+	mi := &file_zonemint_v1_token_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1047,7 +1249,7 @@ func (x *VerifyTokenResponse) String() string {
 func (*VerifyTokenResponse) ProtoMessage() {}
 
 func (x *VerifyTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_zonemint_v1_token_proto_msgTypes[14]
+	mi := &file_zonemint_v1_token_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1060,7 +1262,7 @@ func (x *VerifyTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyTokenResponse.ProtoReflect.Descriptor instead.
 func (*VerifyTokenResponse) Descriptor() ([]byte, []int) {
-	return file_zonemint_v1_token_proto_rawDescGZIP(), []int{14}
+	return file_zonemint_v1_token_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *VerifyTokenResponse) GetValid() bool {
@@ -1185,7 +1387,19 @@ const file_zonemint_v1_token_proto_rawDesc = "" +
 	"\n" +
 	"IssueError\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\tR\x04code\x12\x18\n" +
-	"\amessage\x18\x02 \x01(\tR\amessage\"X\n" +
+	"\amessage\x18\x02 \x01(\tR\amessage\"\xe8\x01\n" +
+	"\x1dIssueControlPlaneTokenRequest\x12\xc6\x01\n" +
+	"\x04zone\x18\x01 \x01(\tB\xb1\x01\xbaH\xad\x01\xba\x01\xa9\x01\n" +
+	"\x12zone.rfc1123_label\x12]must be a zone name: 1 to 63 of a-z, 0-9 and '-', beginning and ending with a letter or digit\x1a4this.matches('^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$')R\x04zone\"N\n" +
+	"\x1eIssueControlPlaneTokenResponse\x12\x14\n" +
+	"\x05token\x18\x01 \x01(\tR\x05token\x12\x16\n" +
+	"\x06serial\x18\x02 \x01(\x05R\x06serial\"\xe7\x01\n" +
+	"\x1cIssueZoneIngressTokenRequest\x12\xc6\x01\n" +
+	"\x04zone\x18\x01 \x01(\tB\xb1\x01\xbaH\xad\x01\xba\x01\xa9\x01\n" +
+	"\x12zone.rfc1123_label\x12]must be a zone name: 1 to 63 of a-z, 0-9 and '-', beginning and ending with a letter or digit\x1a4this.matches('^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$')R\x04zone\"M\n" +
+	"\x1dIssueZoneIngressTokenResponse\x12\x14\n" +
+	"\x05token\x18\x01 \x01(\tR\x05token\x12\x16\n" +
+	"\x06serial\x18\x02 \x01(\x05R\x06serial\"X\n" +
 	"\x12VerifyTokenRequest\x12!\n" +
 	"\x05token\x18\x01 \x01(\tB\v\xbaH\br\x06\x10\x01\x18\x80\x80\x01R\x05token\x12\x1f\n" +
 	"\x06keyset\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18dR\x06keyset\"\xf1\x01\n" +
@@ -1197,12 +1411,14 @@ const file_zonemint_v1_token_proto_rawDesc = "" +
 	"\x03kid\x18\x05 \x01(\tR\x03kid\x12\x16\n" +
 	"\x06keyset\x18\x06 \x01(\tR\x06keyset\x129\n" +
 	"\n" +
-	"expires_at\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt2\xd2\x03\n" +
+	"expires_at\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt2\xb5\x05\n" +
 	"\fTokenService\x12Y\n" +
 	"\x0eIssueZoneToken\x12\".zonemint.v1.IssueZoneTokenRequest\x1a#.zonemint.v1.IssueZoneTokenResponse\x12h\n" +
 	"\x13IssueDataplaneToken\x12'.zonemint.v1.IssueDataplaneTokenRequest\x1a(.zonemint.v1.IssueDataplaneTokenResponse\x12Y\n" +
 	"\x0eIssueUserToken\x12\".zonemint.v1.IssueUserTokenRequest\x1a#.zonemint.v1.IssueUserTokenResponse\x12P\n" +
-	"\vIssueTokens\x12\x1f.zonemint.v1.IssueTokensRequest\x1a .zonemint.v1.IssueTokensResponse\x12P\n" +
+	"\vIssueTokens\x12\x1f.zonemint.v1.IssueTokensRequest\x1a .zonemint.v1.IssueTokensResponse\x12q\n" +
+	"\x16IssueControlPlaneToken\x12*.zonemint.v1.IssueControlPlaneTokenRequest\x1a+.zonemint.v1.IssueControlPlaneTokenResponse\x12n\n" +
+	"\x15IssueZoneIngressToken\x12).zonemint.v1.IssueZoneIngressTokenRequest\x1a*.zonemint.v1.IssueZoneIngressTokenResponse\x12P\n" +
 	"\vVerifyToken\x12\x1f.zonemint.v1.VerifyTokenRequest\x1a .zonemint.v1.VerifyTokenResponseB\xa5\x01\n" +
 	"\x0fcom.zonemint.v1B\n" +
 	"TokenProtoP\x01Z9github.com/zonemint/zonemint/proto/zonemint/v1;zonemintv1\xa2\x02\x03ZXX\xaa\x02\vZonemint.V1\xca\x02\vZonemint\\V1\xe2\x02\x17Zonemint\\V1\\GPBMetadata\xea\x02\fZonemint::V1b\x06proto3"
@@ -1219,36 +1435,40 @@ func file_zonemint_v1_token_proto_rawDescGZIP() []byte {
 	return file_zonemint_v1_token_proto_rawDescData
 }
 
-var file_zonemint_v1_token_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_zonemint_v1_token_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_zonemint_v1_token_proto_goTypes = []any{
-	(*IssueZoneTokenRequest)(nil),       // 0: zonemint.v1.IssueZoneTokenRequest
-	(*IssueZoneTokenResponse)(nil),      // 1: zonemint.v1.IssueZoneTokenResponse
-	(*IssueDataplaneTokenRequest)(nil),  // 2: zonemint.v1.IssueDataplaneTokenRequest
-	(*TagValues)(nil),                   // 3: zonemint.v1.TagValues
-	(*IssueDataplaneTokenResponse)(nil), // 4: zonemint.v1.IssueDataplaneTokenResponse
-	(*IssueUserTokenRequest)(nil),       // 5: zonemint.v1.IssueUserTokenRequest
-	(*IssueUserTokenResponse)(nil),      // 6: zonemint.v1.IssueUserTokenResponse
-	(*IssueTokensRequest)(nil),          // 7: zonemint.v1.IssueTokensRequest
-	(*IssueTokensItem)(nil),             // 8: zonemint.v1.IssueTokensItem
-	(*IssueTokensResponse)(nil),         // 9: zonemint.v1.IssueTokensResponse
-	(*IssueTokensResult)(nil),           // 10: zonemint.v1.IssueTokensResult
-	(*IssuedToken)(nil),                 // 11: zonemint.v1.IssuedToken
-	(*IssueError)(nil),                  // 12: zonemint.v1.IssueError
-	(*VerifyTokenRequest)(nil),          // 13: zonemint.v1.VerifyTokenRequest
-	(*VerifyTokenResponse)(nil),         // 14: zonemint.v1.VerifyTokenResponse
-	nil,                                 // 15: zonemint.v1.IssueDataplaneTokenRequest.TagsEntry
-	(*durationpb.Duration)(nil),         // 16: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),       // 17: google.protobuf.Timestamp
-	(*structpb.Struct)(nil),             // 18: google.protobuf.Struct
+	(*IssueZoneTokenRequest)(nil),          // 0: zonemint.v1.IssueZoneTokenRequest
+	(*IssueZoneTokenResponse)(nil),         // 1: zonemint.v1.IssueZoneTokenResponse
+	(*IssueDataplaneTokenRequest)(nil),     // 2: zonemint.v1.IssueDataplaneTokenRequest
+	(*TagValues)(nil),                      // 3: zonemint.v1.TagValues
+	(*IssueDataplaneTokenResponse)(nil),    // 4: zonemint.v1.IssueDataplaneTokenResponse
+	(*IssueUserTokenRequest)(nil),          // 5: zonemint.v1.IssueUserTokenRequest
+	(*IssueUserTokenResponse)(nil),         // 6: zonemint.v1.IssueUserTokenResponse
+	(*IssueTokensRequest)(nil),             // 7: zonemint.v1.IssueTokensRequest
+	(*IssueTokensItem)(nil),                // 8: zonemint.v1.IssueTokensItem
+	(*IssueTokensResponse)(nil),            // 9: zonemint.v1.IssueTokensResponse
+	(*IssueTokensResult)(nil),              // 10: zonemint.v1.IssueTokensResult
+	(*IssuedToken)(nil),                    // 11: zonemint.v1.IssuedToken
+	(*IssueError)(nil),                     // 12: zonemint.v1.IssueError
+	(*IssueControlPlaneTokenRequest)(nil),  // 13: zonemint.v1.IssueControlPlaneTokenRequest
+	(*IssueControlPlaneTokenResponse)(nil), // 14: zonemint.v1.IssueControlPlaneTokenResponse
+	(*IssueZoneIngressTokenRequest)(nil),   // 15: zonemint.v1.IssueZoneIngressTokenRequest
+	(*IssueZoneIngressTokenResponse)(nil),  // 16: zonemint.v1.IssueZoneIngressTokenResponse
+	(*VerifyTokenRequest)(nil),             // 17: zonemint.v1.VerifyTokenRequest
+	(*VerifyTokenResponse)(nil),            // 18: zonemint.v1.VerifyTokenResponse
+	nil,                                    // 19: zonemint.v1.IssueDataplaneTokenRequest.TagsEntry
+	(*durationpb.Duration)(nil),            // 20: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),          // 21: google.protobuf.Timestamp
+	(*structpb.Struct)(nil),                // 22: google.protobuf.Struct
 }
 var file_zonemint_v1_token_proto_depIdxs = []int32{
-	16, // 0: zonemint.v1.IssueZoneTokenRequest.valid_for:type_name -> google.protobuf.Duration
-	17, // 1: zonemint.v1.IssueZoneTokenResponse.expires_at:type_name -> google.protobuf.Timestamp
-	15, // 2: zonemint.v1.IssueDataplaneTokenRequest.tags:type_name -> zonemint.v1.IssueDataplaneTokenRequest.TagsEntry
-	16, // 3: zonemint.v1.IssueDataplaneTokenRequest.valid_for:type_name -> google.protobuf.Duration
-	17, // 4: zonemint.v1.IssueDataplaneTokenResponse.expires_at:type_name -> google.protobuf.Timestamp
-	16, // 5: zonemint.v1.IssueUserTokenRequest.valid_for:type_name -> google.protobuf.Duration
-	17, // 6: zonemint.v1.IssueUserTokenResponse.expires_at:type_name -> google.protobuf.Timestamp
+	20, // 0: zonemint.v1.IssueZoneTokenRequest.valid_for:type_name -> google.protobuf.Duration
+	21, // 1: zonemint.v1.IssueZoneTokenResponse.expires_at:type_name -> google.protobuf.Timestamp
+	19, // 2: zonemint.v1.IssueDataplaneTokenRequest.tags:type_name -> zonemint.v1.IssueDataplaneTokenRequest.TagsEntry
+	20, // 3: zonemint.v1.IssueDataplaneTokenRequest.valid_for:type_name -> google.protobuf.Duration
+	21, // 4: zonemint.v1.IssueDataplaneTokenResponse.expires_at:type_name -> google.protobuf.Timestamp
+	20, // 5: zonemint.v1.IssueUserTokenRequest.valid_for:type_name -> google.protobuf.Duration
+	21, // 6: zonemint.v1.IssueUserTokenResponse.expires_at:type_name -> google.protobuf.Timestamp
 	8,  // 7: zonemint.v1.IssueTokensRequest.items:type_name -> zonemint.v1.IssueTokensItem
 	0,  // 8: zonemint.v1.IssueTokensItem.zone:type_name -> zonemint.v1.IssueZoneTokenRequest
 	2,  // 9: zonemint.v1.IssueTokensItem.dataplane:type_name -> zonemint.v1.IssueDataplaneTokenRequest
@@ -1256,22 +1476,26 @@ var file_zonemint_v1_token_proto_depIdxs = []int32{
 	10, // 11: zonemint.v1.IssueTokensResponse.results:type_name -> zonemint.v1.IssueTokensResult
 	11, // 12: zonemint.v1.IssueTokensResult.token:type_name -> zonemint.v1.IssuedToken
 	12, // 13: zonemint.v1.IssueTokensResult.error:type_name -> zonemint.v1.IssueError
-	17, // 14: zonemint.v1.IssuedToken.expires_at:type_name -> google.protobuf.Timestamp
-	18, // 15: zonemint.v1.VerifyTokenResponse.claims:type_name -> google.protobuf.Struct
-	17, // 16: zonemint.v1.VerifyTokenResponse.expires_at:type_name -> google.protobuf.Timestamp
+	21, // 14: zonemint.v1.IssuedToken.expires_at:type_name -> google.protobuf.Timestamp
+	22, // 15: zonemint.v1.VerifyTokenResponse.claims:type_name -> google.protobuf.Struct
+	21, // 16: zonemint.v1.VerifyTokenResponse.expires_at:type_name -> google.protobuf.Timestamp
 	3,  // 17: zonemint.v1.IssueDataplaneTokenRequest.TagsEntry.value:type_name -> zonemint.v1.TagValues
 	0,  // 18: zonemint.v1.TokenService.IssueZoneToken:input_type -> zonemint.v1.IssueZoneTokenRequest
 	2,  // 19: zonemint.v1.TokenService.IssueDataplaneToken:input_type -> zonemint.v1.IssueDataplaneTokenRequest
 	5,  // 20: zonemint.v1.TokenService.IssueUserToken:input_type -> zonemint.v1.IssueUserTokenRequest
 	7,  // 21: zonemint.v1.TokenService.IssueTokens:input_type -> zonemint.v1.IssueTokensRequest
-	13, // 22: zonemint.v1.TokenService.VerifyToken:input_type -> zonemint.v1.VerifyTokenRequest
-	1,  // 23: zonemint.v1.TokenService.IssueZoneToken:output_type -> zonemint.v1.IssueZoneTokenResponse
-	4,  // 24: zonemint.v1.TokenService.IssueDataplaneToken:output_type -> zonemint.v1.IssueDataplaneTokenResponse
-	6,  // 25: zonemint.v1.TokenService.IssueUserToken:output_type -> zonemint.v1.IssueUserTokenResponse
-	9,  // 26: zonemint.v1.TokenService.IssueTokens:output_type -> zonemint.v1.IssueTokensResponse
-	14, // 27: zonemint.v1.TokenService.VerifyToken:output_type -> zonemint.v1.VerifyTokenResponse
-	23, // [23:28] is the sub-list for method output_type
-	18, // [18:23] is the sub-list for method input_type
+	13, // 22: zonemint.v1.TokenService.IssueControlPlaneToken:input_type -> zonemint.v1.IssueControlPlaneTokenRequest
+	15, // 23: zonemint.v1.TokenService.IssueZoneIngressToken:input_type -> zonemint.v1.IssueZoneIngressTokenRequest
+	17, // 24: zonemint.v1.TokenService.VerifyToken:input_type -> zonemint.v1.VerifyTokenRequest
+	1,  // 25: zonemint.v1.TokenService.IssueZoneToken:output_type -> zonemint.v1.IssueZoneTokenResponse
+	4,  // 26: zonemint.v1.TokenService.IssueDataplaneToken:output_type -> zonemint.v1.IssueDataplaneTokenResponse
+	6,  // 27: zonemint.v1.TokenService.IssueUserToken:output_type -> zonemint.v1.IssueUserTokenResponse
+	9,  // 28: zonemint.v1.TokenService.IssueTokens:output_type -> zonemint.v1.IssueTokensResponse
+	14, // 29: zonemint.v1.TokenService.IssueControlPlaneToken:output_type -> zonemint.v1.IssueControlPlaneTokenResponse
+	16, // 30: zonemint.v1.TokenService.IssueZoneIngressToken:output_type -> zonemint.v1.IssueZoneIngressTokenResponse
+	18, // 31: zonemint.v1.TokenService.VerifyToken:output_type -> zonemint.v1.VerifyTokenResponse
+	25, // [25:32] is the sub-list for method output_type
+	18, // [18:25] is the sub-list for method input_type
 	18, // [18:18] is the sub-list for extension type_name
 	18, // [18:18] is the sub-list for extension extendee
 	0,  // [0:18] is the sub-list for field type_name
@@ -1297,7 +1521,7 @@ func file_zonemint_v1_token_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_zonemint_v1_token_proto_rawDesc), len(file_zonemint_v1_token_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   16,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

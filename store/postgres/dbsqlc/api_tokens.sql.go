@@ -24,7 +24,7 @@ func (q *Queries) CloseGateOfApiToken(ctx context.Context, id uuid.UUID) error {
 }
 
 const getApiTokenByHash = `-- name: GetApiTokenByHash :one
-SELECT id, name, hash, roles, keysets, zones, scopes, max_valid_for_s, created_by, created_at, expires_at, revoked_at, version, mac FROM api_tokens WHERE hash = $1
+SELECT id, name, hash, roles, keysets, zones, scopes, max_valid_for_s, created_by, created_at, expires_at, revoked_at, version, mac, dataplanes FROM api_tokens WHERE hash = $1
 `
 
 func (q *Queries) GetApiTokenByHash(ctx context.Context, hash []byte) (ApiToken, error) {
@@ -45,13 +45,14 @@ func (q *Queries) GetApiTokenByHash(ctx context.Context, hash []byte) (ApiToken,
 		&i.RevokedAt,
 		&i.Version,
 		&i.Mac,
+		&i.Dataplanes,
 	)
 	return i, err
 }
 
 const insertApiToken = `-- name: InsertApiToken :exec
-INSERT INTO api_tokens (id, name, hash, roles, keysets, zones, scopes, max_valid_for_s, created_by, created_at, expires_at, version, mac)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
+INSERT INTO api_tokens (id, name, hash, roles, keysets, zones, scopes, dataplanes, max_valid_for_s, created_by, created_at, expires_at, version, mac)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
 `
 
 type InsertApiTokenParams struct {
@@ -62,6 +63,7 @@ type InsertApiTokenParams struct {
 	Keysets      string
 	Zones        string
 	Scopes       string
+	Dataplanes   string
 	MaxValidForS int64
 	CreatedBy    string
 	CreatedAt    time.Time
@@ -79,6 +81,7 @@ func (q *Queries) InsertApiToken(ctx context.Context, arg InsertApiTokenParams) 
 		arg.Keysets,
 		arg.Zones,
 		arg.Scopes,
+		arg.Dataplanes,
 		arg.MaxValidForS,
 		arg.CreatedBy,
 		arg.CreatedAt,
@@ -90,7 +93,7 @@ func (q *Queries) InsertApiToken(ctx context.Context, arg InsertApiTokenParams) 
 }
 
 const listApiTokens = `-- name: ListApiTokens :many
-SELECT id, name, hash, roles, keysets, zones, scopes, max_valid_for_s, created_by, created_at, expires_at, revoked_at, version, mac FROM api_tokens WHERE id < $1 ORDER BY id DESC LIMIT $2
+SELECT id, name, hash, roles, keysets, zones, scopes, max_valid_for_s, created_by, created_at, expires_at, revoked_at, version, mac, dataplanes FROM api_tokens WHERE id < $1 ORDER BY id DESC LIMIT $2
 `
 
 type ListApiTokensParams struct {
@@ -122,6 +125,7 @@ func (q *Queries) ListApiTokens(ctx context.Context, arg ListApiTokensParams) ([
 			&i.RevokedAt,
 			&i.Version,
 			&i.Mac,
+			&i.Dataplanes,
 		); err != nil {
 			return nil, err
 		}
@@ -134,7 +138,7 @@ func (q *Queries) ListApiTokens(ctx context.Context, arg ListApiTokensParams) ([
 }
 
 const lockApiToken = `-- name: LockApiToken :one
-SELECT id, name, hash, roles, keysets, zones, scopes, max_valid_for_s, created_by, created_at, expires_at, revoked_at, version, mac FROM api_tokens WHERE id = $1 FOR NO KEY UPDATE
+SELECT id, name, hash, roles, keysets, zones, scopes, max_valid_for_s, created_by, created_at, expires_at, revoked_at, version, mac, dataplanes FROM api_tokens WHERE id = $1 FOR NO KEY UPDATE
 `
 
 func (q *Queries) LockApiToken(ctx context.Context, id uuid.UUID) (ApiToken, error) {
@@ -155,6 +159,7 @@ func (q *Queries) LockApiToken(ctx context.Context, id uuid.UUID) (ApiToken, err
 		&i.RevokedAt,
 		&i.Version,
 		&i.Mac,
+		&i.Dataplanes,
 	)
 	return i, err
 }

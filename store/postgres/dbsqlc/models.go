@@ -34,6 +34,7 @@ type ApiToken struct {
 	RevokedAt    *time.Time
 	Version      int64
 	Mac          []byte
+	Dataplanes   string
 }
 
 type AuditEvent struct {
@@ -71,6 +72,23 @@ type Ledger struct {
 	Caller    string
 	Writer    uuid.UUID
 	Batch     int64
+}
+
+type LegacyKey struct {
+	ID         uuid.UUID
+	Kind       string
+	Serial     int32
+	State      string
+	Secret     []byte
+	Digest     []byte
+	Thumbprint *string
+	Imported   bool
+	CreatedBy  string
+	CreatedAt  time.Time
+	RetiredAt  *time.Time
+	RemovedAt  *time.Time
+	Version    int64
+	Mac        []byte
 }
 
 type Replica struct {

@@ -1,6 +1,6 @@
 -- name: InsertApiToken :exec
-INSERT INTO api_tokens (id, name, hash, roles, keysets, zones, scopes, max_valid_for_s, created_by, created_at, expires_at, version, mac)
-VALUES (@id, @name, @hash, @roles, @keysets, @zones, @scopes, @max_valid_for_s, @created_by, @created_at, @expires_at, @version, @mac);
+INSERT INTO api_tokens (id, name, hash, roles, keysets, zones, scopes, dataplanes, max_valid_for_s, created_by, created_at, expires_at, version, mac)
+VALUES (@id, @name, @hash, @roles, @keysets, @zones, @scopes, @dataplanes, @max_valid_for_s, @created_by, @created_at, @expires_at, @version, @mac);
 
 -- name: GetApiTokenByHash :one
 SELECT * FROM api_tokens WHERE hash = @hash;

@@ -10,7 +10,7 @@ import (
 )
 
 const getApiTokenByHash = `-- name: GetApiTokenByHash :one
-SELECT id, name, hash, roles, keysets, zones, scopes, max_valid_for_s, created_by, created_at, expires_at, revoked_at, version, mac FROM api_tokens WHERE hash = ?1
+SELECT id, name, hash, roles, keysets, zones, scopes, max_valid_for_s, created_by, created_at, expires_at, revoked_at, version, mac, dataplanes FROM api_tokens WHERE hash = ?1
 `
 
 func (q *Queries) GetApiTokenByHash(ctx context.Context, hash []byte) (ApiToken, error) {
@@ -31,13 +31,14 @@ func (q *Queries) GetApiTokenByHash(ctx context.Context, hash []byte) (ApiToken,
 		&i.RevokedAt,
 		&i.Version,
 		&i.Mac,
+		&i.Dataplanes,
 	)
 	return i, err
 }
 
 const insertApiToken = `-- name: InsertApiToken :exec
-INSERT INTO api_tokens (id, name, hash, roles, keysets, zones, scopes, max_valid_for_s, created_by, created_at, expires_at, version, mac)
-VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)
+INSERT INTO api_tokens (id, name, hash, roles, keysets, zones, scopes, dataplanes, max_valid_for_s, created_by, created_at, expires_at, version, mac)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)
 `
 
 type InsertApiTokenParams struct {
@@ -48,6 +49,7 @@ type InsertApiTokenParams struct {
 	Keysets      string
 	Zones        string
 	Scopes       string
+	Dataplanes   string
 	MaxValidForS int64
 	CreatedBy    string
 	CreatedAt    int64
@@ -65,6 +67,7 @@ func (q *Queries) InsertApiToken(ctx context.Context, arg InsertApiTokenParams) 
 		arg.Keysets,
 		arg.Zones,
 		arg.Scopes,
+		arg.Dataplanes,
 		arg.MaxValidForS,
 		arg.CreatedBy,
 		arg.CreatedAt,
@@ -76,7 +79,7 @@ func (q *Queries) InsertApiToken(ctx context.Context, arg InsertApiTokenParams) 
 }
 
 const listApiTokens = `-- name: ListApiTokens :many
-SELECT id, name, hash, roles, keysets, zones, scopes, max_valid_for_s, created_by, created_at, expires_at, revoked_at, version, mac FROM api_tokens WHERE id < ?1 ORDER BY id DESC LIMIT ?2
+SELECT id, name, hash, roles, keysets, zones, scopes, max_valid_for_s, created_by, created_at, expires_at, revoked_at, version, mac, dataplanes FROM api_tokens WHERE id < ?1 ORDER BY id DESC LIMIT ?2
 `
 
 type ListApiTokensParams struct {
@@ -108,6 +111,7 @@ func (q *Queries) ListApiTokens(ctx context.Context, arg ListApiTokensParams) ([
 			&i.RevokedAt,
 			&i.Version,
 			&i.Mac,
+			&i.Dataplanes,
 		); err != nil {
 			return nil, err
 		}
@@ -123,7 +127,7 @@ func (q *Queries) ListApiTokens(ctx context.Context, arg ListApiTokensParams) ([
 }
 
 const lockApiToken = `-- name: LockApiToken :one
-SELECT id, name, hash, roles, keysets, zones, scopes, max_valid_for_s, created_by, created_at, expires_at, revoked_at, version, mac FROM api_tokens WHERE id = ?1
+SELECT id, name, hash, roles, keysets, zones, scopes, max_valid_for_s, created_by, created_at, expires_at, revoked_at, version, mac, dataplanes FROM api_tokens WHERE id = ?1
 `
 
 func (q *Queries) LockApiToken(ctx context.Context, id string) (ApiToken, error) {
@@ -144,6 +148,7 @@ func (q *Queries) LockApiToken(ctx context.Context, id string) (ApiToken, error)
 		&i.RevokedAt,
 		&i.Version,
 		&i.Mac,
+		&i.Dataplanes,
 	)
 	return i, err
 }

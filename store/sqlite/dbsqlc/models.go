@@ -28,6 +28,7 @@ type ApiToken struct {
 	RevokedAt    *int64
 	Version      int64
 	Mac          []byte
+	Dataplanes   string
 }
 
 type AuditEvent struct {
@@ -65,6 +66,23 @@ type Ledger struct {
 	Caller    string
 	Writer    string
 	Batch     int64
+}
+
+type LegacyKey struct {
+	ID         string
+	Kind       string
+	Serial     int64
+	State      string
+	Secret     []byte
+	Digest     []byte
+	Thumbprint *string
+	Imported   int64
+	CreatedBy  string
+	CreatedAt  int64
+	RetiredAt  *int64
+	RemovedAt  *int64
+	Version    int64
+	Mac        []byte
 }
 
 type Replica struct {

@@ -45,6 +45,12 @@ const (
 	// TokenServiceIssueTokensProcedure is the fully-qualified name of the TokenService's IssueTokens
 	// RPC.
 	TokenServiceIssueTokensProcedure = "/zonemint.v1.TokenService/IssueTokens"
+	// TokenServiceIssueControlPlaneTokenProcedure is the fully-qualified name of the TokenService's
+	// IssueControlPlaneToken RPC.
+	TokenServiceIssueControlPlaneTokenProcedure = "/zonemint.v1.TokenService/IssueControlPlaneToken"
+	// TokenServiceIssueZoneIngressTokenProcedure is the fully-qualified name of the TokenService's
+	// IssueZoneIngressToken RPC.
+	TokenServiceIssueZoneIngressTokenProcedure = "/zonemint.v1.TokenService/IssueZoneIngressToken"
 	// TokenServiceVerifyTokenProcedure is the fully-qualified name of the TokenService's VerifyToken
 	// RPC.
 	TokenServiceVerifyTokenProcedure = "/zonemint.v1.TokenService/VerifyToken"
@@ -64,6 +70,14 @@ type TokenServiceClient interface {
 	// are in the order of the requests; each holds a token or says why there is
 	// none. One bad item does not spoil the others.
 	IssueTokens(context.Context, *v1.IssueTokensRequest) (*v1.IssueTokensResponse, error)
+	// IssueControlPlaneToken issues a control-plane token of Kong Mesh 1.x: HS256,
+	// without expiry and without an ID. It is in the audit and not in the ledger,
+	// and only the removal of its key revokes it. It is off unless the server's
+	// configuration turns it on; see LegacyKeyService.
+	IssueControlPlaneToken(context.Context, *v1.IssueControlPlaneTokenRequest) (*v1.IssueControlPlaneTokenResponse, error)
+	// IssueZoneIngressToken issues a zone-ingress token of Kuma 1.x, for which the
+	// same holds.
+	IssueZoneIngressToken(context.Context, *v1.IssueZoneIngressTokenRequest) (*v1.IssueZoneIngressTokenResponse, error)
 	// VerifyToken says whether a token of a keyset is good now, as a verifier
 	// with no tolerance for clock differences would see it. An invalid token is
 	// an answer and not an error of the call.
@@ -105,6 +119,18 @@ func NewTokenServiceClient(httpClient connect.HTTPClient, baseURL string, opts .
 			connect.WithSchema(tokenServiceMethods.ByName("IssueTokens")),
 			connect.WithClientOptions(opts...),
 		),
+		issueControlPlaneToken: connect.NewClient[v1.IssueControlPlaneTokenRequest, v1.IssueControlPlaneTokenResponse](
+			httpClient,
+			baseURL+TokenServiceIssueControlPlaneTokenProcedure,
+			connect.WithSchema(tokenServiceMethods.ByName("IssueControlPlaneToken")),
+			connect.WithClientOptions(opts...),
+		),
+		issueZoneIngressToken: connect.NewClient[v1.IssueZoneIngressTokenRequest, v1.IssueZoneIngressTokenResponse](
+			httpClient,
+			baseURL+TokenServiceIssueZoneIngressTokenProcedure,
+			connect.WithSchema(tokenServiceMethods.ByName("IssueZoneIngressToken")),
+			connect.WithClientOptions(opts...),
+		),
 		verifyToken: connect.NewClient[v1.VerifyTokenRequest, v1.VerifyTokenResponse](
 			httpClient,
 			baseURL+TokenServiceVerifyTokenProcedure,
@@ -116,11 +142,13 @@ func NewTokenServiceClient(httpClient connect.HTTPClient, baseURL string, opts .
 
 // tokenServiceClient implements TokenServiceClient.
 type tokenServiceClient struct {
-	issueZoneToken      *connect.Client[v1.IssueZoneTokenRequest, v1.IssueZoneTokenResponse]
-	issueDataplaneToken *connect.Client[v1.IssueDataplaneTokenRequest, v1.IssueDataplaneTokenResponse]
-	issueUserToken      *connect.Client[v1.IssueUserTokenRequest, v1.IssueUserTokenResponse]
-	issueTokens         *connect.Client[v1.IssueTokensRequest, v1.IssueTokensResponse]
-	verifyToken         *connect.Client[v1.VerifyTokenRequest, v1.VerifyTokenResponse]
+	issueZoneToken         *connect.Client[v1.IssueZoneTokenRequest, v1.IssueZoneTokenResponse]
+	issueDataplaneToken    *connect.Client[v1.IssueDataplaneTokenRequest, v1.IssueDataplaneTokenResponse]
+	issueUserToken         *connect.Client[v1.IssueUserTokenRequest, v1.IssueUserTokenResponse]
+	issueTokens            *connect.Client[v1.IssueTokensRequest, v1.IssueTokensResponse]
+	issueControlPlaneToken *connect.Client[v1.IssueControlPlaneTokenRequest, v1.IssueControlPlaneTokenResponse]
+	issueZoneIngressToken  *connect.Client[v1.IssueZoneIngressTokenRequest, v1.IssueZoneIngressTokenResponse]
+	verifyToken            *connect.Client[v1.VerifyTokenRequest, v1.VerifyTokenResponse]
 }
 
 // IssueZoneToken calls zonemint.v1.TokenService.IssueZoneToken.
@@ -159,6 +187,24 @@ func (c *tokenServiceClient) IssueTokens(ctx context.Context, req *v1.IssueToken
 	return nil, err
 }
 
+// IssueControlPlaneToken calls zonemint.v1.TokenService.IssueControlPlaneToken.
+func (c *tokenServiceClient) IssueControlPlaneToken(ctx context.Context, req *v1.IssueControlPlaneTokenRequest) (*v1.IssueControlPlaneTokenResponse, error) {
+	response, err := c.issueControlPlaneToken.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// IssueZoneIngressToken calls zonemint.v1.TokenService.IssueZoneIngressToken.
+func (c *tokenServiceClient) IssueZoneIngressToken(ctx context.Context, req *v1.IssueZoneIngressTokenRequest) (*v1.IssueZoneIngressTokenResponse, error) {
+	response, err := c.issueZoneIngressToken.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
 // VerifyToken calls zonemint.v1.TokenService.VerifyToken.
 func (c *tokenServiceClient) VerifyToken(ctx context.Context, req *v1.VerifyTokenRequest) (*v1.VerifyTokenResponse, error) {
 	response, err := c.verifyToken.CallUnary(ctx, connect.NewRequest(req))
@@ -182,6 +228,14 @@ type TokenServiceHandler interface {
 	// are in the order of the requests; each holds a token or says why there is
 	// none. One bad item does not spoil the others.
 	IssueTokens(context.Context, *v1.IssueTokensRequest) (*v1.IssueTokensResponse, error)
+	// IssueControlPlaneToken issues a control-plane token of Kong Mesh 1.x: HS256,
+	// without expiry and without an ID. It is in the audit and not in the ledger,
+	// and only the removal of its key revokes it. It is off unless the server's
+	// configuration turns it on; see LegacyKeyService.
+	IssueControlPlaneToken(context.Context, *v1.IssueControlPlaneTokenRequest) (*v1.IssueControlPlaneTokenResponse, error)
+	// IssueZoneIngressToken issues a zone-ingress token of Kuma 1.x, for which the
+	// same holds.
+	IssueZoneIngressToken(context.Context, *v1.IssueZoneIngressTokenRequest) (*v1.IssueZoneIngressTokenResponse, error)
 	// VerifyToken says whether a token of a keyset is good now, as a verifier
 	// with no tolerance for clock differences would see it. An invalid token is
 	// an answer and not an error of the call.
@@ -219,6 +273,18 @@ func NewTokenServiceHandler(svc TokenServiceHandler, opts ...connect.HandlerOpti
 		connect.WithSchema(tokenServiceMethods.ByName("IssueTokens")),
 		connect.WithHandlerOptions(opts...),
 	)
+	tokenServiceIssueControlPlaneTokenHandler := connect.NewUnaryHandlerSimple(
+		TokenServiceIssueControlPlaneTokenProcedure,
+		svc.IssueControlPlaneToken,
+		connect.WithSchema(tokenServiceMethods.ByName("IssueControlPlaneToken")),
+		connect.WithHandlerOptions(opts...),
+	)
+	tokenServiceIssueZoneIngressTokenHandler := connect.NewUnaryHandlerSimple(
+		TokenServiceIssueZoneIngressTokenProcedure,
+		svc.IssueZoneIngressToken,
+		connect.WithSchema(tokenServiceMethods.ByName("IssueZoneIngressToken")),
+		connect.WithHandlerOptions(opts...),
+	)
 	tokenServiceVerifyTokenHandler := connect.NewUnaryHandlerSimple(
 		TokenServiceVerifyTokenProcedure,
 		svc.VerifyToken,
@@ -235,6 +301,10 @@ func NewTokenServiceHandler(svc TokenServiceHandler, opts ...connect.HandlerOpti
 			tokenServiceIssueUserTokenHandler.ServeHTTP(w, r)
 		case TokenServiceIssueTokensProcedure:
 			tokenServiceIssueTokensHandler.ServeHTTP(w, r)
+		case TokenServiceIssueControlPlaneTokenProcedure:
+			tokenServiceIssueControlPlaneTokenHandler.ServeHTTP(w, r)
+		case TokenServiceIssueZoneIngressTokenProcedure:
+			tokenServiceIssueZoneIngressTokenHandler.ServeHTTP(w, r)
 		case TokenServiceVerifyTokenProcedure:
 			tokenServiceVerifyTokenHandler.ServeHTTP(w, r)
 		default:
@@ -260,6 +330,14 @@ func (UnimplementedTokenServiceHandler) IssueUserToken(context.Context, *v1.Issu
 
 func (UnimplementedTokenServiceHandler) IssueTokens(context.Context, *v1.IssueTokensRequest) (*v1.IssueTokensResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zonemint.v1.TokenService.IssueTokens is not implemented"))
+}
+
+func (UnimplementedTokenServiceHandler) IssueControlPlaneToken(context.Context, *v1.IssueControlPlaneTokenRequest) (*v1.IssueControlPlaneTokenResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zonemint.v1.TokenService.IssueControlPlaneToken is not implemented"))
+}
+
+func (UnimplementedTokenServiceHandler) IssueZoneIngressToken(context.Context, *v1.IssueZoneIngressTokenRequest) (*v1.IssueZoneIngressTokenResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("zonemint.v1.TokenService.IssueZoneIngressToken is not implemented"))
 }
 
 func (UnimplementedTokenServiceHandler) VerifyToken(context.Context, *v1.VerifyTokenRequest) (*v1.VerifyTokenResponse, error) {
