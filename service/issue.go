@@ -188,7 +188,8 @@ type wanted struct {
 func (w wanted) draft(ring *keyring.Snapshot, who caller.Caller) (draft, error) {
 	name := w.keyset
 	if name == "" {
-		name = w.Keyset(ring.All())
+		// Of those that the caller may see: the name may get into an answer.
+		name = w.Keyset(ring.Where(who.Sees))
 	}
 	if err := who.MaySee(name); err != nil {
 		return draft{}, err

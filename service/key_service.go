@@ -30,6 +30,11 @@ func (s keyService) CreateKeyset(ctx context.Context, req *pb.CreateKeysetReques
 	if err := callerOf(ctx).MayManage(req.GetKeyset().GetName()); err != nil {
 		return nil, err
 	}
+	if req.GetKeyset().GetAllowMeshSystem() {
+		if err := callerOf(ctx).MayAllowMeshSystem(); err != nil {
+			return nil, err
+		}
+	}
 	ks, err := newKeyset(req.GetKeyset())
 	if err != nil {
 		return nil, err

@@ -40,6 +40,11 @@ func (s keyService) UpdateKeyset(ctx context.Context, req *pb.UpdateKeysetReques
 		wish.Backend = s.cfg.DefaultBackend
 	}
 	paths := req.GetUpdateMask().GetPaths()
+	if wish.Policy.AllowMeshSystem && slices.Contains(paths, "allow_mesh_system") {
+		if err := callerOf(ctx).MayAllowMeshSystem(); err != nil {
+			return nil, err
+		}
+	}
 	if len(paths) == 0 {
 		return nil, &invalid{"update_mask", "names no field"}
 	}

@@ -165,6 +165,20 @@ func TestKumaRefusalsOfOtherProfiles(t *testing.T) {
 	}
 }
 
+// Only administrators make administrators.
+func TestMeshSystemNeedsAnAdministrator(t *testing.T) {
+	s := newKumaServer(t)
+	c := s.as(s.apiToken(t, store.APIToken{Name: "op", Roles: []string{"key-operator"}})).keys
+	mask := &fieldmaskpb.FieldMask{Paths: []string{"allow_mesh_system"}}
+	_, err := c.UpdateKeyset(t.Context(), &pb.UpdateKeysetRequest{Keyset: &pb.Keyset{Name: "user", AllowMeshSystem: true}, UpdateMask: mask})
+	wantCode(t, err, connect.CodePermissionDenied)
+	_, err = c.CreateKeyset(t.Context(), &pb.CreateKeysetRequest{
+		Keyset: &pb.Keyset{Name: "staff", Profile: pb.Profile_PROFILE_USER, AllowMeshSystem: true},
+	})
+	wantCode(t, err, connect.CodePermissionDenied)
+	must(c.UpdateKeyset(t.Context(), &pb.UpdateKeysetRequest{Keyset: &pb.Keyset{Name: "user"}, UpdateMask: mask})) // to take it away
+}
+
 // An API token for some dataplanes issues for them.
 func TestNarrowedToDataplanes(t *testing.T) {
 	s := newKumaServer(t)
@@ -179,6 +193,58 @@ func TestNarrowedToDataplanes(t *testing.T) {
 		_, err := c.IssueDataplaneToken(t.Context(), &pb.IssueDataplaneTokenRequest{Mesh: "default", Name: name, Workload: "w", ValidFor: hour()})
 		if want == 0 && err != nil || want != 0 && connect.CodeOf(err) != want {
 			t.Errorf("%q: %v, want %v", name, err, want)
+		}
+	}
+}
+
+// Scopes are of zone tokens: whoever is narrowed to some reaches no others.
+func TestNarrowedToScopes(t *testing.T) {
+	s := newKumaServer(t)
+	user := must(s.as(s.admin).tokens.IssueUserToken(t.Context(), &pb.IssueUserTokenRequest{Name: "jo", ValidFor: hour()}))
+	zone := s.issueFor(t, "", "jo")
+	c := s.as(s.apiToken(t, store.APIToken{Name: "s", Roles: []string{"admin"}, Scopes: []string{"cp"}}))
+	for name, call := range map[string]func(keyset, jti string) error{
+		"revoke": func(_, jti string) error {
+			_, err := c.revocations.RevokeToken(t.Context(), &pb.RevokeTokenRequest{Jti: jti, Reason: "r"})
+			return err
+		},
+		"filter": func(keyset, _ string) error {
+			_, err := c.revocations.RevokeTokens(t.Context(), &pb.RevokeTokensRequest{
+				Filter: &pb.RevocationFilter{Keyset: keyset, Zone: "jo"}, DryRun: true, Reason: "r",
+			})
+			return err
+		},
+		"lift": func(keyset, jti string) error {
+			must(s.as(s.admin).revocations.RevokeToken(t.Context(), &pb.RevokeTokenRequest{Jti: jti, Reason: "r"}))
+			_, err := c.revocations.LiftRevocation(t.Context(), &pb.LiftRevocationRequest{Keyset: keyset, Jti: jti, Reason: "r"})
+			return err
+		},
+		"list": func(keyset, _ string) error {
+			_, err := c.audit.ListIssuances(t.Context(), &pb.ListIssuancesRequest{Keyset: keyset})
+			return err
+		},
+	} {
+		wantCode(t, call("user", user.GetJti()), connect.CodePermissionDenied)
+		if name == "list" || name == "filter" {
+			wantCode(t, call("", ""), connect.CodePermissionDenied)
+		}
+		if err := call("zone", zone.GetJti()); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// Kuma's API names no keyset: what is issued from is within the caller's bounds, and
+// the name of no other gets into an answer.
+func TestKeysetOfMeshWithinBounds(t *testing.T) {
+	w := newWorld(t)
+	s := w.start(t, w.config(), append(kumaKeysets(), &pb.Keyset{Name: "second", Profile: pb.Profile_PROFILE_DATAPLANE, Mesh: "shop.eu"})...)
+	const ask = `{"name":"d1","mesh":"shop.eu","validFor":"1h"}`
+	for keyset, status := range map[string]int{"dataplane/shop": 200, "second": 200, "dataplane/default": 403} {
+		narrowed := s.apiToken(t, store.APIToken{Name: "n", Roles: []string{"issuer"}, Keysets: []string{keyset}})
+		resp, body := s.post(t, narrowed, "/tokens/dataplane", ask)
+		if resp.StatusCode != status || strings.Contains(body, "second") || strings.Contains(body, `dataplane/shop\"`) {
+			t.Errorf("for %s: %d %s", keyset, resp.StatusCode, body)
 		}
 	}
 }

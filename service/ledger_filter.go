@@ -32,7 +32,7 @@ func (s *Service) ledgerFilter(who caller.Caller, w ledgerWish) (f store.LedgerF
 		return f, err
 	}
 	switch {
-	case w.keyset == "" && (who.NarrowedToKeysets() || who.NarrowedToZones()):
+	case w.keyset == "" && (who.NarrowedToKeysets() || who.NarrowedToZoneTokens()):
 		return f, fmt.Errorf("%w: this API token is narrowed; name one of its keysets", caller.ErrForbidden)
 	case w.keyset == "" && w.serial != 0:
 		return f, &invalid{"serial", "needs the keyset: every keyset has its own"}
@@ -63,10 +63,10 @@ func (s *Service) visible(who caller.Caller, name string) (*keyring.Keyset, erro
 	return s.ring.Load().Keyset(name)
 }
 
-// zonesOnly keeps callers who are narrowed to zones away from tokens that are not
-// for zones.
+// zonesOnly keeps callers who are narrowed to zones or scopes away from tokens that
+// are not for zones.
 func zonesOnly(who caller.Caller, ks *keyring.Keyset) error {
-	if who.NarrowedToZones() && ks.Profile != store.ProfileZone {
+	if who.NarrowedToZoneTokens() && ks.Profile != store.ProfileZone {
 		return fmt.Errorf("%w: this API token is for zones, keyset %q is for %s tokens", caller.ErrForbidden, ks.Name, ks.Profile)
 	}
 	return nil

@@ -60,7 +60,7 @@ func mayReach(who caller.Caller, ks *keyring.Keyset, subject string) error {
 // that matters.
 func (s revocationService) mayReachID(ctx context.Context, who caller.Caller, ks *keyring.Keyset, jti string) error {
 	if !who.NarrowedToZones() {
-		return nil
+		return zonesOnly(who, ks)
 	}
 	row, err := s.issuance(ctx, jti)
 	if err != nil {

@@ -46,9 +46,12 @@ func (c Caller) MayCall(methods map[string][]Role, method string) error {
 	return nil
 }
 
+// Sees says whether a keyset is within the caller's bounds.
+func (c Caller) Sees(keyset string) bool { return within(c.Token.Keysets, keyset) }
+
 // MaySee checks that a keyset is within the caller's bounds.
 func (c Caller) MaySee(keyset string) error {
-	if !within(c.Token.Keysets, keyset) {
+	if !c.Sees(keyset) {
 		return fmt.Errorf("%w: this API token is not for keyset %q", ErrForbidden, keyset)
 	}
 	return nil
@@ -72,6 +75,10 @@ func (c Caller) MayReadReasons() bool {
 // zone, or one that is not known, is then out of its reach.
 func (c Caller) NarrowedToZones() bool { return len(c.Token.Zones) != 0 }
 
+// NarrowedToZoneTokens says whether tokens of other profiles are out of the caller's
+// reach: it is narrowed to zones or to the scopes of their tokens.
+func (c Caller) NarrowedToZoneTokens() bool { return c.NarrowedToZones() || len(c.Token.Scopes) != 0 }
+
 // NarrowedToKeysets says whether the caller may see some keysets only.
 func (c Caller) NarrowedToKeysets() bool { return len(c.Token.Keysets) != 0 }
 
@@ -84,6 +91,15 @@ func (c Caller) MayManage(keyset string) error {
 	}
 	if t := c.Token; c.narrowed() || t.MaxValidFor != 0 {
 		return fmt.Errorf("%w: this API token is narrowed to some tokens of keyset %q and may not change its keys", ErrForbidden, keyset)
+	}
+	return nil
+}
+
+// MayAllowMeshSystem checks that the caller is an administrator: whoever lets a
+// keyset issue tokens for administrators of control planes could be one.
+func (c Caller) MayAllowMeshSystem() error {
+	if !c.has([]Role{Admin}) {
+		return fmt.Errorf("%w: allow_mesh_system needs the role %s", ErrForbidden, Admin)
 	}
 	return nil
 }

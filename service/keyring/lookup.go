@@ -22,11 +22,11 @@ func (s *Snapshot) KeysetByID(id uuid.UUID) (*Keyset, error) {
 	return nil, fmt.Errorf("%w: %s", ErrNoKeyset, id)
 }
 
-// All goes through the keysets in the order of their names.
-func (s *Snapshot) All() iter.Seq[store.Keyset] {
+// Where goes through the keysets whose names fit, in no order.
+func (s *Snapshot) Where(fits func(name string) bool) iter.Seq[store.Keyset] {
 	return func(yield func(store.Keyset) bool) {
-		for _, ks := range s.Keysets() {
-			if !yield(ks.Keyset) {
+		for name, ks := range s.keysets {
+			if fits(name) && !yield(ks.Keyset) {
 				return
 			}
 		}

@@ -23,15 +23,16 @@ type Dataplane struct {
 // Profile implements [Wish].
 func (Dataplane) Profile() store.Profile { return store.ProfileDataplane }
 
-// Keyset implements [Wish]: it is the one that is named after the mesh, as a rule,
-// and otherwise the first that is for it.
+// Keyset implements [Wish]: of those that are for the mesh it is the one that is
+// named after it, as a rule, and otherwise the first by name.
 func (d Dataplane) Keyset(all iter.Seq[store.Keyset]) string {
 	usual, found := "dataplane/"+d.Mesh, ""
 	for ks := range all {
-		if ks.Name == usual {
+		switch {
+		case d.Mesh == "" || ks.Mesh() != d.Mesh:
+		case ks.Name == usual:
 			return usual
-		}
-		if found == "" && d.Mesh != "" && ks.Mesh() == d.Mesh {
+		case found == "" || ks.Name < found:
 			found = ks.Name
 		}
 	}
@@ -95,7 +96,7 @@ func (d Dataplane) tagFaults() []Fault {
 			faults = append(faults, Fault{"tags", reason})
 		}
 	}
-	return faults
+	return append(faults, lengthFaults("tags", token.DataplaneClaims{Tags: d.Tags})...)
 }
 
 func tagFault(name string, values []string) string {

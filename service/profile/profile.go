@@ -4,6 +4,7 @@
 package profile
 
 import (
+	"fmt"
 	"iter"
 
 	"github.com/zonemint/zonemint/service/caller"
@@ -15,9 +16,9 @@ import (
 type Wish interface {
 	// Profile returns the profile that the keyset must have.
 	Profile() store.Profile
-	// Keyset returns the name of the keyset for a wish that names none. There may
-	// be none of that name.
-	Keyset(all iter.Seq[store.Keyset]) string
+	// Keyset returns the name of the keyset for a wish that names none, of those
+	// given, which are in no order. There may be none of that name.
+	Keyset(of iter.Seq[store.Keyset]) string
 	// Faults returns everything that is wrong with the wish, whatever the keyset.
 	Faults() []Fault
 	// Fits returns what is wrong with it for this keyset.
@@ -39,6 +40,18 @@ type Fault struct {
 }
 
 const empty = "cannot be empty"
+
+// maxClaims bounds what a wish says, in bytes of the token's JSON. With it a token
+// stays well below [token.MaxTokenSize], and fits into headers and the ledger.
+const maxClaims = 8 << 10
+
+// lengthFaults says that a field makes the claims too long.
+func lengthFaults(field string, claims interface{ AppendJSON(dst []byte) []byte }) []Fault {
+	if n := len(claims.AppendJSON(nil)); n > maxClaims {
+		return []Fault{{field, fmt.Sprintf("makes claims of %d bytes, more than the %d that a token can have", n, maxClaims)}}
+	}
+	return nil
+}
 
 // clip shortens a value for a message.
 func clip(s string) string {

@@ -3,6 +3,7 @@ package profile_test
 import (
 	"encoding/base64"
 	"encoding/json"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -18,6 +19,15 @@ func fields(faults []profile.Fault) string {
 		names = append(names, f.Field)
 	}
 	return strings.Join(names, " ")
+}
+
+// distinct returns n strings of a length.
+func distinct(n, length int) []string {
+	list := make([]string, n)
+	for i := range list {
+		list[i] = fmt.Sprintf("%0*d", length, i)
+	}
+	return list
 }
 
 func TestFaults(t *testing.T) {
@@ -58,6 +68,7 @@ func TestFaults(t *testing.T) {
 		"tag, any value":     {tags("a", "*"), "tags"},
 		"tag, long value":    {tags("a", long), "tags"},
 		"tag, many values":   {tags("a", slices.Repeat([]string{"v"}, 65)...), "tags"},
+		"tags, all long":     {tags("a", distinct(40, 250)...), "tags"},
 		"no mesh":            {dp(func(d *profile.Dataplane) { d.Mesh = "" }), "mesh"},
 		"mesh, bad":          {dp(func(d *profile.Dataplane) { d.Mesh = "a/b" }), "mesh"},
 		"mesh, too long":     {dp(func(d *profile.Dataplane) { d.Mesh = long }), "mesh"},
@@ -70,10 +81,14 @@ func TestFaults(t *testing.T) {
 		"user, control":      {profile.User{Name: "a\x00b"}, "name"},
 		"user, bidi":         {profile.User{Name: "a\u202eb"}, "name"},
 		"user, not UTF-8":    {profile.User{Name: "a\xffb"}, "name"},
+		"user, replaced":     {profile.User{Name: "a\ufffdb"}, "name"},
 		"user, long":         {profile.User{Name: long}, "name"},
 		"user, group twice":  {profile.User{Name: "a", Groups: []string{"g", "h", "g"}}, "groups[2]"},
 		"user, empty group":  {profile.User{Name: "a", Groups: []string{""}}, "groups[0]"},
 		"user, many groups":  {profile.User{Name: "a", Groups: slices.Repeat([]string{"g"}, 65)}, "groups"},
+		"user, long groups":  {profile.User{Name: "a", Groups: distinct(40, 250)}, "groups"},
+		"user, escapes":      {profile.User{Name: "a", Groups: []string{strings.Repeat("<", 253)}}, ""},
+		"user, many escapes": {profile.User{Name: "a", Groups: []string{strings.Repeat("<", 253), strings.Repeat("<", 252), strings.Repeat("&", 253), strings.Repeat("&", 252), strings.Repeat(">", 253), strings.Repeat(">", 252)}}, "groups"},
 		"user of the system": {profile.User{Name: "mesh-system:admin"}, ""}, // the keyset decides
 	} {
 		if got := fields(c.wish.Faults()); got != c.want {
@@ -93,8 +108,8 @@ func wantReadable(t *testing.T, name string, w profile.Wish) {
 	if err != nil || !json.Valid(payload) {
 		t.Errorf("%s: %v %s", name, err, payload)
 	}
-	if w.Subject() == "" || len(w.Subject()) > 64<<10 {
-		t.Errorf("%s has the subject %q", name, w.Subject())
+	if w.Subject() == "" || len(text) > token.MaxTokenSize*3/4 {
+		t.Errorf("%s is %d bytes long, with the subject %q", name, len(text), w.Subject())
 	}
 }
 
@@ -133,8 +148,11 @@ func TestKeysetOfMesh(t *testing.T) {
 		{Name: "dataplane/b", Profile: store.ProfileDataplane}, {Name: "dp-1", Profile: store.ProfileDataplane, Policy: store.Policy{Mesh: "a.eu"}},
 		{Name: "dp-2", Profile: store.ProfileDataplane, Policy: store.Policy{Mesh: "a.eu"}}, {Name: "user/c", Profile: store.ProfileUser},
 		{Name: "dp-3", Profile: store.ProfileDataplane, Policy: store.Policy{Mesh: "b"}}, {Name: "dp-4", Profile: store.ProfileDataplane},
+		{Name: "dataplane/d", Profile: store.ProfileDataplane, Policy: store.Policy{Mesh: "d.eu"}}, {Name: "dataplane/e", Profile: store.ProfileUser},
+		{Name: "dp-6", Profile: store.ProfileDataplane, Policy: store.Policy{Mesh: "d"}}, {Name: "dp-5", Profile: store.ProfileDataplane, Policy: store.Policy{Mesh: "d"}},
+		{Name: "dp-7", Profile: store.ProfileDataplane, Policy: store.Policy{Mesh: "e"}},
 	})
-	for mesh, want := range map[string]string{"b": "dataplane/b", "a.eu": "dp-1", "c": "dataplane/c", "": "dataplane/"} {
+	for mesh, want := range map[string]string{"b": "dataplane/b", "a.eu": "dp-1", "c": "dataplane/c", "": "dataplane/", "d": "dp-5", "d.eu": "dataplane/d", "e": "dp-7"} {
 		if got := (profile.Dataplane{Mesh: mesh}).Keyset(all); got != want {
 			t.Errorf("%q: %q, want %q", mesh, got, want)
 		}

@@ -44,7 +44,7 @@ func (u User) Faults() []Fault {
 			faults = append(faults, Fault{fmt.Sprintf("groups[%d]", i), "is there twice"})
 		}
 	}
-	return faults
+	return append(faults, lengthFaults("groups", token.UserClaims{Groups: u.Groups})...)
 }
 
 // principalFault says what is wrong with the name of a user or group. Names come
@@ -55,13 +55,17 @@ func principalFault(s string) string {
 		return empty
 	case len(s) > maxName:
 		return fmt.Sprintf("is longer than %d bytes", maxName)
-	case !utf8.ValidString(s), strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }):
+	case strings.ContainsFunc(s, unseen):
 		return "has characters that cannot be seen"
 	case strings.TrimSpace(s) != s:
 		return "begins or ends with a space"
 	}
 	return ""
 }
+
+// unseen also says so of what a reader of JSON puts in the place of bytes that are
+// not UTF-8: two names could become one.
+func unseen(r rune) bool { return r == utf8.RuneError || !unicode.IsPrint(r) }
 
 // systemPrefix begins the names that control planes keep for themselves; the group
 // mesh-system:admin may do everything.

@@ -1,6 +1,7 @@
 package command
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -28,10 +29,13 @@ A server refuses them unless the keyset allows them.
   zonemint generate user-token --name ci --group deployers,readers --valid-for 1h -o json`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if m.keyPath != "" {
+			switch {
+			case m.keyPath != "":
 				if err := offlineUser(user, allowSystem); err != nil {
 					return usage{err}
 				}
+			case allowSystem:
+				return usage{errors.New("--allow-mesh-system: the server's keyset decides; this is for --signing-key-path")}
 			}
 			return m.run(cmd, user, func(c *client) (answer, error) {
 				return c.tokens.IssueUserToken(cmd.Context(), &pb.IssueUserTokenRequest{

@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"path"
 	"reflect"
 	"regexp"
 	"strconv"
@@ -308,8 +309,12 @@ func (c Config) checkIssuer() error {
 var basePath = regexp.MustCompile(`^(/[a-zA-Z0-9._~-]+)+$`)
 
 func (k Kuma) check() error {
-	if k.BasePath != "" && !basePath.MatchString(k.BasePath) {
-		return fmt.Errorf("kuma.base_path: %q is not a path like \"/kuma\", without a slash at its end", k.BasePath)
+	switch p := k.BasePath; {
+	case p == "":
+	case !basePath.MatchString(p) || path.Clean(p) != p:
+		return fmt.Errorf("kuma.base_path: %q is not a path like \"/kuma\", without a slash at its end", p)
+	case strings.HasPrefix(p, "/.well-known"):
+		return fmt.Errorf("kuma.base_path: %q is not free: documents of zonemint are below /.well-known", p)
 	}
 	return nil
 }
