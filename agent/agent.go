@@ -105,7 +105,8 @@ func (a *Agent) Run(ctx context.Context) {
 			return
 		case <-time.After(a.sleep(&w)):
 		case <-a.wake:
-			w.forced, w.fetch = true, retry{}
+			// Now, but whoever asks over and over does not get them by the thousand.
+			w.forced, w.fetch = true, retry{at: w.tried.Add(pauseFirst)}
 		}
 	}
 }
@@ -140,6 +141,8 @@ type work struct {
 	hookDue bool   // After has to be called for what is in the sink
 	told    bool   // that the token has expired
 	started bool   // the sink was read once
+
+	tried time.Time // when a token was asked for last; monotonic
 
 	look, fetch, hook, remove retry
 }

@@ -263,8 +263,45 @@ func TestRenewNow(t *testing.T) {
 		}
 		w.server.breaks(nil)
 		a.Renew() // does not wait for the pause to end
+		time.Sleep(time.Second)
 		synctest.Wait()
 		if w.id(t) != "jti-2" {
+			t.Errorf("the file has %s", w.id(t))
+		}
+	})
+}
+
+func TestWhoAsksOverAndOverDoesNotGetTokensByTheThousand(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, stop := w.start(t)
+		defer stop()
+		for range 1000 {
+			a.Renew()
+			synctest.Wait()
+			time.Sleep(10 * time.Millisecond)
+		}
+		if n := w.server.count(); n < 5 || n > 12 {
+			t.Errorf("%d tokens in ten seconds", n)
+		}
+	})
+}
+
+func TestATokenThatIsTakenAwayComesBackAlsoWhileANewOneIsWanted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, stop := w.start(t)
+		defer stop()
+		time.Sleep(time.Minute)
+		w.server.breaks(errDown)
+		a.Renew()
+		time.Sleep(time.Minute)
+		must(t, os.Remove(w.path))
+		time.Sleep(3 * time.Minute)
+		if w.has(t) == "" && a.Ready() == nil {
+			t.Error("there is no token, and the agent says that there is")
+		}
+		if w.id(t) != "jti-1" {
 			t.Errorf("the file has %s", w.id(t))
 		}
 	})

@@ -59,7 +59,7 @@ func OpenFile(o FileOptions) (*File, error) {
 	if f.lock, err = lockFile(filepath.Join(f.dir, "."+filepath.Base(path)+".zonemint-lock")); err != nil {
 		return nil, fmt.Errorf("%s: %w", o.Path, err)
 	}
-	if err := f.clear(); err != nil {
+	if err := errors.Join(f.clear(), f.adjust()); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
 	return f, nil
@@ -129,8 +129,29 @@ func (f *File) clear() error {
 	return nil
 }
 
+// adjust gives a token that is there the mode and the owner that are wanted: it may
+// be kept for long.
+func (f *File) adjust() error {
+	text, err := f.read()
+	if err != nil || text == "" {
+		return err
+	}
+	info, err := os.Lstat(f.options.Path)
+	if err != nil {
+		return err
+	}
+	is := func(wanted int, has uint32) bool { return wanted < 0 || int64(wanted) == int64(has) }
+	owner, ok := info.Sys().(*syscall.Stat_t)
+	if ok && info.Mode() == f.options.Mode && is(f.options.UID, owner.Uid) && is(f.options.GID, owner.Gid) {
+		return nil
+	}
+	return f.put(text)
+}
+
 // Read implements [Sink].
-func (f *File) Read(context.Context) (string, error) {
+func (f *File) Read(context.Context) (string, error) { return f.read() }
+
+func (f *File) read() (string, error) {
 	text, err := readUpTo(f.options.Path, maxTokenSize)
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", nil
@@ -139,13 +160,15 @@ func (f *File) Read(context.Context) (string, error) {
 }
 
 // Write implements [Sink].
-func (f *File) Write(_ context.Context, t Token) error {
+func (f *File) Write(_ context.Context, t Token) error { return f.put(t.Raw) }
+
+func (f *File) put(text string) error {
 	random := make([]byte, 8)
 	if _, err := rand.Read(random); err != nil {
 		return err
 	}
 	temp := filepath.Join(f.dir, "."+filepath.Base(f.options.Path)+".zonemint-"+hex.EncodeToString(random))
-	err := f.fill(temp, t.Raw)
+	err := f.fill(temp, text)
 	if err == nil {
 		err = os.Rename(temp, f.options.Path)
 	}
@@ -202,12 +225,20 @@ func syncFolder(dir string) error {
 
 // readUpTo reads a file that is not longer than that.
 func readUpTo(path string, most int64) (string, error) {
-	file, err := os.Open(path)
+	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // a pipe would have the agent wait
 	if err != nil {
 		return "", err
 	}
+	defer file.Close() //nolint:errcheck // it was read
+	info, err := file.Stat()
+	if err != nil {
+		return "", err
+	}
+	if !info.Mode().IsRegular() {
+		return "", fmt.Errorf("%s is not a file: %w", path, ErrForeign)
+	}
 	b, err := io.ReadAll(io.LimitReader(file, most+1))
-	if err = errors.Join(err, file.Close()); err != nil {
+	if err != nil {
 		return "", err
 	}
 	if int64(len(b)) > most {

@@ -179,6 +179,48 @@ func TestTheOwnerIsSet(t *testing.T) {
 	}
 }
 
+func TestATokenThatIsKeptGetsTheModeThatIsWanted(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "token")
+	raw := zoneToken("a", time.Now(), life)
+	must(t, os.WriteFile(path, []byte(raw), 0o600))
+	must(t, os.Chmod(path, 0o666))
+	before, err := os.Stat(path)
+	must(t, err)
+	open(t, options(path))
+	info, err := os.Stat(path)
+	must(t, err)
+	if b, err := os.ReadFile(path); err != nil || string(b) != raw || info.Mode() != 0o600 {
+		t.Errorf("mode %v, %q, %v", info.Mode(), b, err)
+	}
+	if os.SameFile(before, info) {
+		t.Error("who has the old file open can go on writing to it")
+	}
+}
+
+func TestATokenThatIsKeptGetsTheOwnerThatIsWanted(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("only root gives files away")
+	}
+	o := options(filepath.Join(t.TempDir(), "token"))
+	must(t, os.WriteFile(o.Path, []byte(zoneToken("a", time.Now(), life)), 0o600))
+	o.UID, o.GID = 12345, -1
+	open(t, o)
+	info, err := os.Stat(o.Path)
+	must(t, err)
+	if s := info.Sys().(*syscall.Stat_t); s.Uid != 12345 {
+		t.Errorf("the file is %d's", s.Uid)
+	}
+}
+
+func TestAPipeInThePlaceOfTheTokenHoldsNobodyUp(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "token")
+	f := open(t, options(path))
+	must(t, syscall.Mkfifo(path, 0o600))
+	if _, err := f.Read(t.Context()); !errors.Is(err, agent.ErrForeign) {
+		t.Error(err)
+	}
+}
+
 // TestReadersSeeWholeTokens reads as fast as it can while tokens are replaced.
 func TestReadersSeeWholeTokens(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "token")

@@ -35,7 +35,7 @@ func (a *Agent) look(ctx context.Context, w *work) error {
 		}
 		a.o.Log.LogAttrs(ctx, slog.LevelInfo, "the token that is there will be replaced", slog.String("reason", why))
 		a.hold(found) // until then
-	case held != nil && !w.forced && held.left(a.now()) > 0:
+	case held != nil && held.left(a.now()) > 0:
 		return a.putBack(ctx, w, held)
 	}
 	return nil
@@ -98,7 +98,7 @@ func (a *Agent) judge(raw string) (*lease, error) {
 // one is not fetched at once all the same.
 func (a *Agent) holds(w *work, l *lease) {
 	a.hold(l)
-	*w = work{started: true, look: w.look, hookDue: a.o.After != nil, fetch: retry{at: time.Now().Add(pauseFirst)}}
+	*w = work{started: true, tried: w.tried, look: w.look, hookDue: a.o.After != nil, fetch: retry{at: time.Now().Add(pauseFirst)}}
 }
 
 // renew fetches a token, unless one waits to be written, and writes it.
@@ -107,6 +107,7 @@ func (a *Agent) renew(ctx context.Context, w *work) error {
 		w.fetched = nil // it has grown old while it could not be written
 	}
 	if w.fetched == nil {
+		w.tried = time.Now()
 		fetched, err := a.issue(ctx)
 		if err != nil {
 			a.o.Metrics.renewed(ctx, "failed")

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"strings"
+	"unicode"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -27,7 +29,7 @@ type Document struct {
 func (d Document) YAML() ([]byte, error) {
 	var out bytes.Buffer
 	for _, line := range d.Comments {
-		out.WriteString("# " + line + "\n")
+		out.WriteString("# " + oneLine(line) + "\n")
 	}
 	for i, item := range d.items {
 		if i > 0 {
@@ -40,6 +42,16 @@ func (d Document) YAML() ([]byte, error) {
 		out.Write(text)
 	}
 	return out.Bytes(), nil
+}
+
+// oneLine keeps what a server calls its keys from ending a comment.
+func oneLine(text string) string {
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return '?'
+		}
+		return r
+	}, text)
 }
 
 // JSON returns the document as one value, without the comments.

@@ -18,11 +18,12 @@ type List []string
 
 // ParseList reads a list as leniently as it may have been written by hand: a
 // space or a newline between two IDs, which makes a control plane overlook the
-// revocation without a word, separates them just as a comma does.
+// revocation without a word, separates them just as a comma does, and so does any
+// control character. What it returns can be encoded, if it is not too large.
 func ParseList(text string) List {
 	var l List
 	seen := map[string]bool{}
-	for _, id := range strings.FieldsFunc(text, func(r rune) bool { return r == ',' || unicode.IsSpace(r) }) {
+	for _, id := range strings.FieldsFunc(text, separates) {
 		if !seen[id] {
 			seen[id] = true
 			l = append(l, id)
@@ -46,10 +47,11 @@ func (l List) Encode() (string, error) {
 }
 
 func validID(id string) bool {
-	return id != "" && !strings.ContainsFunc(id, func(r rune) bool {
-		return r == ',' || unicode.IsSpace(r) || unicode.IsControl(r)
-	})
+	return id != "" && !strings.ContainsFunc(id, separates)
 }
+
+// separates says whether no ID has that character.
+func separates(r rune) bool { return r == ',' || unicode.IsSpace(r) || unicode.IsControl(r) }
 
 // TooLargeError says that a list does not fit into a secret. Nothing of it was
 // written: a list that was cut would let revoked tokens in again.

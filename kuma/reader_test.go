@@ -64,7 +64,7 @@ func TestReaderReadsWhatIsWanted(t *testing.T) {
 	for mesh, path := range map[string]string{"": "/global-secrets", "default": "/meshes/default/secrets"} {
 		var asked atomic.Pointer[[]string]
 		asked.Store(&[]string{})
-		h := listing(t, path, "a", "unwanted", "gone", "b", "c")
+		h := listing(t, path, "a", "unwanted", "b", "c")
 		r := reader(t, http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 			if got := req.Header.Get("Authorization"); got != "Bearer secret" {
 				t.Errorf("Authorization is %q", got)
@@ -84,6 +84,14 @@ func TestReaderReadsWhatIsWanted(t *testing.T) {
 		if slices.Contains(*asked.Load(), path+"/unwanted") {
 			t.Error("what is not wanted was read")
 		}
+	}
+}
+
+func TestReaderLeavesOutNothingThatIsListed(t *testing.T) {
+	t.Parallel()
+	_, err := reader(t, listing(t, "/global-secrets", "a", "gone")).Secrets(t.Context(), "", func(kuma.Ref) bool { return true })
+	if status, ok := errors.AsType[*kuma.StatusError](err); !ok || status.Code != 404 {
+		t.Errorf("error is %v", err)
 	}
 }
 

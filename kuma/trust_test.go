@@ -54,6 +54,20 @@ func trust(t *testing.T) kuma.Trust {
 // moving is the configuration of a control plane during a migration.
 func moving() kuma.ConfigOptions { return kuma.ConfigOptions{EnableIssuer: true, UseSecrets: true} }
 
+func TestWhatAServerSaysEndsNoComment(t *testing.T) {
+	t.Parallel()
+	tr := trust(t)
+	tr.Keysets[0].Keys[0].State = "active)\napiServer: {authn: {type: none}}\r# \u2028"
+	doc, err := tr.Config(moving())
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := doc.YAML()
+	if err != nil || strings.Contains(string(text), "\napiServer: {") || strings.ContainsAny(string(text), "\r\u2028") {
+		t.Errorf("%v\n%s", err, text)
+	}
+}
+
 func TestGolden(t *testing.T) {
 	t.Parallel()
 	all := kuma.SecretOptions{Keys: true, Revocations: true}

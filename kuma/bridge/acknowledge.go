@@ -8,8 +8,6 @@ import (
 	"slices"
 	"time"
 
-	"connectrpc.com/connect"
-
 	pb "github.com/zonemint/zonemint/proto/zonemint/v1"
 	"github.com/zonemint/zonemint/token"
 )
@@ -25,18 +23,19 @@ type acknowledgement struct {
 }
 
 // acknowledge tells zonemint which keys the control plane has, of every zone keyset
-// that waits for it. A key counts once it was there for ZoneDelay.
-func (p *plane) acknowledge(ctx context.Context, views []view, there []key) error {
+// that waits for it. A key counts once it was there for ZoneDelay. Of keysets that
+// were lacking a key, what another process has said before is not true any more.
+func (p *plane) acknowledge(ctx context.Context, views []view, there []key, lacking map[string]bool) error {
 	var errs []error
 	for _, v := range views {
 		if v.profile == token.ProfileZone && v.problem == nil && len(v.keys) > 0 {
-			errs = append(errs, p.acknowledgeKeyset(ctx, v, there))
+			errs = append(errs, p.acknowledgeKeyset(ctx, v, there, lacking[v.name]))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-func (p *plane) acknowledgeKeyset(ctx context.Context, v view, there []key) error {
+func (p *plane) acknowledgeKeyset(ctx context.Context, v view, there []key, lacking bool) error {
 	if !slices.Contains(v.consumers, p.Name) {
 		if !p.noted["consumer "+v.name] {
 			p.noted["consumer "+v.name] = true
@@ -58,7 +57,7 @@ func (p *plane) acknowledgeKeyset(ctx context.Context, v view, there []key) erro
 	slices.Sort(ready)
 	last, said := p.acks[v.name]
 	switch {
-	case p.dry || len(ready) == 0 && (!said || len(last.kids) == 0) && len(waiting) > 0:
+	case p.dry || len(ready) == 0 && len(waiting) > 0 && (said && len(last.kids) == 0 || !said && !lacking):
 		p.note(Item{Keyset: v.name, Outcome: Waiting, Kids: append(ready, waiting...)})
 		return nil
 	case said && slices.Equal(last.kids, ready) && p.now().Sub(last.at) < acknowledgeAgain:
@@ -82,11 +81,6 @@ func (p *plane) say(ctx context.Context, keyset string, kids []string) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	_, err := p.source.keys.AcknowledgeKeys(ctx, &pb.AcknowledgeKeysRequest{Keyset: keyset, Consumer: p.Name, Kids: kids})
-	if connect.CodeOf(err) == connect.CodeInvalidArgument {
-		// The policy has changed since it was read, and will be read again.
-		p.log.WarnContext(ctx, "zonemint does not take the acknowledgement", slog.String("keyset", keyset), slog.Any("error", err))
-		err = nil
-	}
 	if err != nil {
 		return fmt.Errorf("acknowledge the keys of keyset %s: %w", keyset, err)
 	}
@@ -113,7 +107,10 @@ func (p *plane) nextAcknowledgement() (time.Duration, bool) {
 			next, found = d, true
 		}
 	}
-	return max(next, 10*time.Millisecond), found
+	if next <= 0 {
+		next = time.Second // it was due, and could not be said
+	}
+	return next, found
 }
 
 // awaited says whether a keyset with that key waits for this control plane.

@@ -6,12 +6,8 @@ import (
 	pb "github.com/zonemint/zonemint/proto/zonemint/v1"
 )
 
-// forgetAfter is how long after its token's expiry a revocation is remembered. It is
-// long, so that a clock that is wrong by less does not lose one.
-const (
-	forgetAfter   = time.Hour
-	sweepInterval = 10 * time.Minute
-)
+// sweepInterval is how often is forgotten what is of no use any more.
+const sweepInterval = 10 * time.Minute
 
 // feed is what has been read of a keyset's revocation feed.
 type feed struct {
@@ -59,13 +55,13 @@ func (e *entries) all() []revoked {
 	return out
 }
 
-// sweep forgets what expired long ago, and the places of what is gone.
-func (e *entries) sweep(now time.Time) {
-	before := now.Add(-forgetAfter).Unix()
+// sweep forgets revocations of tokens that have expired, and the places of what is
+// gone.
+func (e *entries) sweep(expired func(jti string) bool) {
 	kept := e.all()
 	*e = entries{}
 	for _, r := range kept {
-		if r.exp > before {
+		if !expired(r.jti) {
 			e.add(r.jti, r.exp)
 		}
 	}
@@ -100,9 +96,14 @@ func (f *feed) take(page *pb.WatchRevocationsResponse, now time.Time) (about []s
 		f.set, f.next = *f.next, nil
 	}
 	f.complete, f.heard = true, now
+	return about
+}
+
+// forget drops now and then what is of no use any more. Only zonemint's clock tells
+// what has expired: by another one that is wrong, revocations would be lost.
+func (f *feed) forget(now time.Time, expired func(jti string) bool) {
 	if now.Sub(f.swept) > sweepInterval {
-		f.set.sweep(now)
+		f.set.sweep(expired)
 		f.swept = now
 	}
-	return about
 }

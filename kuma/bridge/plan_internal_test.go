@@ -235,12 +235,18 @@ func TestFeedKeepsWhatItHasDuringAReset(t *testing.T) {
 	}
 }
 
-func TestFeedForgetsWhatExpiredLongAgo(t *testing.T) {
+func TestFeedForgetsWhatZonemintSaysHasExpired(t *testing.T) {
 	var f feed
 	now := time.Unix(1_800_000_000, 0)
+	expired := func(jti string) bool { return jti == "a" }
 	f.take(page("e", 1, pageOf{revoked: []string{"a"}, exp: now.Unix()}), now)
-	f.take(page("e", 2, pageOf{revoked: []string{"b"}, exp: now.Add(3 * time.Hour).Unix()}), now)
-	f.take(page("e", 2, pageOf{}), now.Add(forgetAfter+time.Second))
+	f.forget(now, func(string) bool { return false })
+	f.take(page("e", 2, pageOf{revoked: []string{"b"}, exp: now.Unix()}), now)
+	f.forget(now.Add(time.Second), expired)
+	if got := jtis(f.set.all()); !slices.Equal(got, []string{"a", "b"}) {
+		t.Fatalf("got %v", got)
+	}
+	f.forget(now.Add(2*sweepInterval), expired)
 	if got := jtis(f.set.all()); !slices.Equal(got, []string{"b"}) {
 		t.Fatalf("got %v", got)
 	}

@@ -32,11 +32,12 @@ type plane struct {
 	wake  chan struct{}
 
 	// What this process has seen there. For the loop only.
-	since map[string]time.Time // from when on a key has been there without a break
-	had   map[string]bool      // keys that have been there
-	lists map[string]string    // what was in the lists
-	acks  map[string]acknowledgement
-	noted map[string]bool // what was logged and need not be again
+	since  map[string]time.Time // from when on a key has been there without a break
+	had    map[string]bool      // keys that have been there
+	absent map[string]time.Time // when a key that has ended was not there
+	lists  map[string]string    // what was in the lists
+	acks   map[string]acknowledgement
+	noted  map[string]bool // what was logged and need not be again
 }
 
 // work says what is to be compared.
@@ -53,7 +54,7 @@ func newPlane(cp ControlPlane, s *source, c Config, m *metrics) *plane {
 		ControlPlane: cp, source: s, dry: c.DryRun, now: c.Now, metrics: m,
 		log:  c.Log.With(slog.String("control_plane", cp.Name)),
 		todo: work{keysets: map[string]bool{}}, items: map[string]Item{}, wake: make(chan struct{}, 1),
-		since: map[string]time.Time{}, had: map[string]bool{}, lists: map[string]string{},
+		since: map[string]time.Time{}, had: map[string]bool{}, absent: map[string]time.Time{}, lists: map[string]string{},
 		acks: map[string]acknowledgement{}, noted: map[string]bool{},
 	}
 }
@@ -111,6 +112,11 @@ func (p *plane) run(ctx context.Context) error {
 			p.putBack(w)
 			if !p.pause(ctx, failures.next(err)) {
 				return nil
+			}
+			select {
+			case <-resync.C: // what fails must not keep the rest from being compared
+				p.all()
+			default:
 			}
 			continue
 		}
@@ -171,6 +177,7 @@ func (p *plane) once(ctx context.Context) error {
 		}
 		_ = p.round(ctx, work{keys: true})
 	}
+	_ = p.missing(p.views()) // an acknowledgement has taken its place in the report
 	return nil
 }
 
@@ -192,19 +199,22 @@ func (p *plane) round(ctx context.Context, w work) error {
 		}
 	}
 	// First the lists: a token that is revoked should not wait for anything.
+	failed := map[string]bool{}
 	for _, l := range listsOf(views) {
-		if w.allLists || slices.ContainsFunc(l.keysets, func(k string) bool { return w.keysets[k] }) {
-			sorted(p.syncList(ctx, l))
+		due := w.allLists || slices.ContainsFunc(l.keysets, func(k string) bool { return w.keysets[k] })
+		// Without the GlobalSecret, a mesh's Secret on Kubernetes would take its name.
+		if !due || failed[l.ref.Name] || silent(errs) {
+			continue
 		}
-		if down(errs) {
-			break // the others would wait in vain, each as long
-		}
+		err := p.syncList(ctx, l)
+		failed[l.ref.Name] = err != nil && !errors.Is(err, controlplane.ErrTaken)
+		sorted(err)
 	}
-	if w.keys && !down(errs) {
+	if w.keys && !silent(errs) {
 		sorted(p.syncKeys(ctx, views))
 	}
 	if w.allLists {
-		p.missing(views)
+		sorted(p.missing(views))
 	}
 	p.settle(ctx, errors.Join(append(errs, later...)...), w.allLists && w.keys, p.informed(views))
 	return errors.Join(errs...)
@@ -222,35 +232,48 @@ func (p *plane) views() []view {
 	return slices.DeleteFunc(p.source.views(), func(v view) bool { return !p.wants(v.name) })
 }
 
-// missing reports the keysets that the configuration names and zonemint does not.
-func (p *plane) missing(views []view) {
-	if len(views) == 0 && len(p.Keysets) == 0 {
-		p.note(Item{Outcome: Failed, Error: "zonemint lists no keyset that the API token may see"})
-	}
-	for _, name := range p.Keysets {
-		if !slices.ContainsFunc(views, func(v view) bool { return v.name == name }) {
-			p.note(Item{Keyset: name, Outcome: Failed, Error: "zonemint does not list this keyset, or the API token is not for it"})
+// errMissing is about keysets that zonemint does not list.
+var errMissing = errors.New("zonemint does not list it, or the API token is not for it")
+
+// missing reports the keysets of which zonemint does not say what there is, and
+// returns those that it does not list.
+func (p *plane) missing(views []view) error {
+	var errs []error
+	if p.source.answered() {
+		if len(views) == 0 && len(p.Keysets) == 0 {
+			errs = append(errs, fmt.Errorf("any keyset: %w", errMissing))
+			p.note(Item{Outcome: Failed, Error: "zonemint lists no keyset that the API token may see"})
+		}
+		for _, name := range p.Keysets {
+			if !slices.ContainsFunc(views, func(v view) bool { return v.name == name }) {
+				errs = append(errs, fmt.Errorf("keyset %s: %w", name, errMissing))
+				p.note(Item{Keyset: name, Outcome: Failed, Error: errMissing.Error()})
+			}
 		}
 	}
 	for _, v := range views {
-		if v.problem != nil {
-			p.note(Item{Keyset: v.name, Outcome: Failed, Error: v.problem.Error()})
+		if err := errors.Join(v.problem, v.feedErr); err != nil {
+			p.note(Item{Keyset: v.name, Outcome: Failed, Error: err.Error()})
+		}
+		if errors.Is(v.problem, errMissing) {
+			errs = append(errs, v.problem)
 		}
 	}
+	return errors.Join(errs...)
 }
 
-// down says whether the control plane itself has failed, and not one secret.
-func down(errs []error) bool {
-	return slices.ContainsFunc(errs, func(err error) bool {
-		return errors.Is(err, controlplane.ErrUnavailable) || errors.Is(err, controlplane.ErrDenied)
-	})
+// silent says whether the control plane did not answer, so that everything else
+// would wait in vain, each as long. What one secret alone fails with must not hold
+// up the others.
+func silent(errs []error) bool {
+	return slices.ContainsFunc(errs, func(err error) bool { return errors.Is(err, context.DeadlineExceeded) })
 }
 
 // persistent says whether trying again soon is of no use: somebody has to do
 // something first.
 func persistent(err error) bool {
 	for _, target := range []error{
-		controlplane.ErrNoMesh, controlplane.ErrReadOnly, controlplane.ErrTaken, controlplane.ErrForbidden, errTooLarge,
+		controlplane.ErrNoMesh, controlplane.ErrReadOnly, controlplane.ErrTaken, controlplane.ErrForbidden, errTooLarge, errMissing,
 	} {
 		if errors.Is(err, target) {
 			return true

@@ -56,7 +56,7 @@ type source struct {
 	now         func() time.Time
 
 	mu      sync.Mutex
-	listed  bool // zonemint has said which keysets there are
+	listed  bool // zonemint has said once which keysets there are
 	keysets map[string]*keyset
 }
 
@@ -73,6 +73,7 @@ type keyset struct {
 
 	keys     []key // nil: nothing is known
 	keysErr  error
+	feedErr  error // why load has not read all of the feed
 	feed     feed
 	verdicts map[string]opinion
 }
@@ -147,7 +148,8 @@ func (s *source) again(ctx context.Context, about string, pause time.Duration, d
 	return nil
 }
 
-// load reads everything once.
+// load reads everything once. What cannot be read of one keyset is a problem of that
+// one.
 func (s *source) load(ctx context.Context) error {
 	if err := s.listKeysets(ctx); err != nil {
 		return err
@@ -155,9 +157,18 @@ func (s *source) load(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(8)
 	for _, k := range s.views() {
-		g.Go(func() error { return s.follow(ctx, k.name, true) })
+		g.Go(func() error {
+			err := s.follow(ctx, k.name, true)
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.keysets[k.name].feedErr = err
+			return ctx.Err()
+		})
 		if k.profile == token.ProfileZone {
-			g.Go(func() error { return s.listKeys(ctx, k.name) })
+			g.Go(func() error {
+				_ = s.listKeys(ctx, k.name) // remembered
+				return ctx.Err()
+			})
 		}
 	}
 	return g.Wait()
@@ -170,11 +181,21 @@ func (s *source) listKeysets(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("list the keysets: %w", err)
 	}
+	for _, name := range s.takeKeysets(resp) {
+		s.changed(name, change{keys: true})
+	}
+	return nil
+}
+
+// takeKeysets takes a list of keysets in, and returns those that are new or for whose
+// keys somebody else waits now.
+func (s *source) takeKeysets(resp *pb.ListKeysetsResponse) (changed []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.listed = true
+	had := map[string]bool{}
 	for _, k := range s.keysets {
-		k.listed = false
+		had[k.name], k.listed = k.listed, false
 	}
 	for _, k := range resp.GetKeysets() {
 		profile := profileOf(k.GetProfile())
@@ -186,10 +207,20 @@ func (s *source) listKeysets(ctx context.Context) error {
 			known = &keyset{name: k.GetName(), verdicts: map[string]opinion{}}
 			s.keysets[known.name] = known
 		}
+		if !had[known.name] || !slices.Equal(known.consumers, k.GetConsumers()) {
+			changed = append(changed, known.name)
+		}
 		_, inName, _ := strings.Cut(k.GetName(), "/") // servers that do not say the mesh go by the name
 		known.profile, known.mesh, known.consumers, known.listed = profile, cmp.Or(k.GetMesh(), inName), k.GetConsumers(), true
 	}
-	return nil
+	return changed
+}
+
+// answered says whether zonemint has said which keysets there are.
+func (s *source) answered() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.listed
 }
 
 func profileOf(p pb.Profile) token.Profile {
@@ -280,6 +311,9 @@ func (s *source) take(name string, page *pb.WatchRevocationsResponse) {
 	for _, jti := range about {
 		delete(k.verdicts, jti)
 	}
+	k.feed.forget(s.now(), func(jti string) bool {
+		return k.verdicts[jti].state == pb.RevocationState_REVOCATION_STATE_EXPIRED
+	})
 	news := !page.GetMore() && (first || len(about) > 0 || page.GetReset_())
 	s.mu.Unlock()
 	if news {
@@ -295,6 +329,7 @@ type view struct {
 	consumers []string
 	keys      []key
 	problem   error // zonemint does not say what there is of it
+	feedErr   error
 	complete  bool
 	age       time.Duration // of the last word from the feed, if it was complete once
 }
@@ -307,11 +342,11 @@ func (s *source) views() []view {
 	for _, name := range slices.Sorted(maps.Keys(s.keysets)) {
 		k := s.keysets[name]
 		v := view{
-			name: name, profile: k.profile, mesh: k.mesh, consumers: k.consumers, keys: k.keys, problem: k.keysErr,
+			name: name, profile: k.profile, mesh: k.mesh, consumers: k.consumers, keys: k.keys, problem: k.keysErr, feedErr: k.feedErr,
 			complete: k.feed.complete, age: s.now().Sub(k.feed.heard),
 		}
 		if !k.listed {
-			v.problem = fmt.Errorf("zonemint does not list keyset %s any more: nothing of it is changed", name)
+			v.problem = fmt.Errorf("keyset %s: %w: nothing of it is changed any more", name, errMissing)
 		}
 		out = append(out, v)
 	}

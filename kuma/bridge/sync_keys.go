@@ -3,6 +3,7 @@ package bridge
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"slices"
 	"strings"
@@ -12,6 +13,9 @@ import (
 	"github.com/zonemint/zonemint/kuma/controlplane"
 	"github.com/zonemint/zonemint/token"
 )
+
+// lookAgain is how often is looked whether a key that has ended has come back.
+const lookAgain = 5 * time.Minute
 
 // keyPrefix begins the names of all secrets of public keys.
 func keyPrefix() (string, error) {
@@ -24,8 +28,14 @@ func keyPrefix() (string, error) {
 func (p *plane) syncKeys(ctx context.Context, views []view) error {
 	var keys []key
 	for _, v := range views {
-		if v.profile == token.ProfileZone {
-			keys = append(keys, v.keys...)
+		if v.profile != token.ProfileZone {
+			continue
+		}
+		for _, k := range v.keys {
+			// That a key has ended stays true. That it is trusted may not be any more.
+			if !k.wanted || !errors.Is(v.problem, errMissing) {
+				keys = append(keys, k)
+			}
 		}
 	}
 	if len(keys) == 0 {
@@ -39,10 +49,11 @@ func (p *plane) syncKeys(ctx context.Context, views []view) error {
 	}
 	plan := planKeys(keys, actual)
 	p.keysReport(ctx, plan)
-	there, errs := plan.present, []error(nil)
+	there, lacking, errs := plan.present, map[string]bool{}, []error(nil)
 	for _, put := range plan.puts {
 		delete(p.since, put.kid) // it was not there, or not as it should be
-		if down(errs) {
+		lacking[put.keyset] = true
+		if silent(errs) {
 			continue
 		}
 		if err := p.putKey(ctx, put); err != nil {
@@ -52,16 +63,17 @@ func (p *plane) syncKeys(ctx context.Context, views []view) error {
 		}
 	}
 	for _, s := range plan.deletes {
-		if !down(errs) {
+		if !silent(errs) {
 			errs = append(errs, p.deleteKey(ctx, s))
 		}
 	}
 	p.seen(there)
-	return errors.Join(append(errs, p.acknowledge(ctx, views, there))...)
+	return errors.Join(append(errs, p.acknowledge(ctx, views, there, lacking))...)
 }
 
 // readKeys returns the secrets of public keys. What a list does not have is looked
-// for by its name: lists may have those that are marked only.
+// for by its name, keys that have ended too: lists may have those that are marked
+// only, and somebody may have put a key there by hand.
 func (p *plane) readKeys(ctx context.Context, keys []key) ([]controlplane.Secret, error) {
 	prefix, err := keyPrefix()
 	if err != nil {
@@ -73,7 +85,10 @@ func (p *plane) readKeys(ctx context.Context, keys []key) ([]controlplane.Secret
 	}
 	for _, k := range keys {
 		ref, err := kuma.PublicKeySecret(k.kid)
-		if err != nil || !k.wanted || slices.ContainsFunc(actual, func(s controlplane.Secret) bool { return s.Ref == ref }) {
+		if err != nil || slices.ContainsFunc(actual, func(s controlplane.Secret) bool { return s.Ref == ref }) {
+			continue
+		}
+		if !k.wanted && p.now().Sub(p.absent[k.kid]) < lookAgain {
 			continue
 		}
 		s, err := p.Store.Get(ctx, ref)
@@ -82,6 +97,8 @@ func (p *plane) readKeys(ctx context.Context, keys []key) ([]controlplane.Secret
 			actual = append(actual, s)
 		case !errors.Is(err, controlplane.ErrNotFound):
 			return nil, err
+		case !k.wanted:
+			p.absent[k.kid] = p.now()
 		}
 	}
 	return actual, nil
@@ -161,13 +178,30 @@ func (p *plane) keyDrift(put keyPut) string {
 	}
 }
 
+// lacks looks whether a secret that was deleted is gone.
+func (p *plane) lacks(ctx context.Context, ref kuma.Ref) error {
+	_, err := p.Store.Get(ctx, ref)
+	switch {
+	case errors.Is(err, controlplane.ErrNotFound):
+		return nil
+	case err == nil:
+		return fmt.Errorf("delete %s: %w: it says that this is done, and still has it", ref, controlplane.ErrUnavailable)
+	default:
+		return err
+	}
+}
+
 func (p *plane) deleteKey(ctx context.Context, s controlplane.Secret) error {
 	item := Item{Secret: s.Ref.String(), Outcome: WouldDelete}
 	if p.dry {
 		p.note(item)
 		return nil
 	}
-	if err := p.Store.Delete(ctx, s); err != nil {
+	err := p.Store.Delete(ctx, s)
+	if err == nil {
+		err = p.lacks(ctx, s.Ref)
+	}
+	if err != nil {
 		return p.keyFailed(ctx, item, err)
 	}
 	item.Outcome = Deleted
