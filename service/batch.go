@@ -123,20 +123,54 @@ func wantedOf(item *pb.IssueTokensItem) (proto.Message, wanted, error) {
 	}
 }
 
-// signAll signs tokens side by side and sets their results.
+// signAll signs tokens side by side and sets their results. What a backend signs
+// in one call is one job.
 func signAll(ctx context.Context, begun []*pending, at []int, results []result) {
+	jobs := signingJobs(begun)
 	var next atomic.Int64
 	var wg sync.WaitGroup
-	for range min(batchSigners, len(begun)) {
+	for range min(batchSigners, len(jobs)) {
 		wg.Go(func() {
-			for n := int(next.Add(1)) - 1; n < len(begun); n = int(next.Add(1)) - 1 {
-				out, err := begun[n].sign(ctx)
-				if err != nil {
-					err = fmt.Errorf("signing with %s: %w", begun[n].key.KID, err)
-				}
-				results[at[n]] = result{out, err}
+			for n := int(next.Add(1)) - 1; n < len(jobs); n = int(next.Add(1)) - 1 {
+				signJob(ctx, jobs[n], begun, at, results)
 			}
 		})
 	}
 	wg.Wait()
+}
+
+// maxJob bounds how many tokens are signed in one call.
+const maxJob = 250
+
+// signingJobs says which tokens are signed together, by their indexes: those of one
+// key, if its backend can do that.
+func signingJobs(begun []*pending) (jobs [][]int) {
+	open := map[*keyring.Active]int{} // the job that takes more
+	for i, p := range begun {
+		job, ok := open[p.key]
+		if !ok || len(jobs[job]) == maxJob {
+			job, jobs = len(jobs), append(jobs, nil)
+			if p.key.SignsBatches() {
+				open[p.key] = job
+			}
+		}
+		jobs[job] = append(jobs[job], i)
+	}
+	return jobs
+}
+
+func signJob(ctx context.Context, job []int, begun []*pending, at []int, results []result) {
+	key := begun[job[0]].key
+	inputs := make([][]byte, len(job))
+	for n, i := range job {
+		inputs[n] = begun[i].signingInput()
+	}
+	for n, r := range key.SignJWSBatch(ctx, inputs) {
+		i := job[n]
+		if r.Err != nil {
+			results[at[i]] = result{err: fmt.Errorf("signing with %s: %w", key.KID, r.Err)}
+			continue
+		}
+		results[at[i]] = result{issued: begun[i].signed(inputs[n], r.Signature)}
+	}
 }

@@ -126,6 +126,9 @@ func explain(err error) (connect.Code, string) {
 	if e, ok := errors.AsType[*missing](err); ok {
 		return connect.CodeNotFound, e.Error()
 	}
+	if e, ok := errors.AsType[*backendDownError](err); ok {
+		return connect.CodeUnavailable, e.Error()
+	}
 	if e, ok := errors.AsType[*held](err); ok {
 		return connect.CodeFailedPrecondition, e.Error()
 	}

@@ -139,14 +139,23 @@ func (s *Service) begin(who caller.Caller, d draft) (*pending, error) {
 
 // sign makes the token's text.
 func (p *pending) sign(ctx context.Context) (issued, error) {
-	input := p.input(make([]byte, 0, 1024), p.key.Header, p.claims)
+	input := p.signingInput()
 	sig, err := p.key.SignJWS(ctx, input)
 	if err != nil {
 		return issued{}, err
 	}
+	return p.signed(input, sig), nil
+}
+
+func (p *pending) signingInput() []byte {
+	return p.input(make([]byte, 0, 1024), p.key.Header, p.claims)
+}
+
+// signed is the token with its signature.
+func (p *pending) signed(input, sig []byte) issued {
 	return issued{
 		token: string(token.AppendSignature(input, sig)), jti: p.claims.ID, kid: p.key.KID, expiresAt: p.claims.ExpiresAt,
-	}, nil
+	}
 }
 
 // newJTI returns a UUIDv7 of the given moment, which is the database's and not

@@ -33,6 +33,9 @@ type Metrics struct {
 	streamsDone metric.Int64Counter
 	revocations metric.Int64Counter
 	legacy      metric.Int64Counter
+
+	backendCalls    metric.Float64Histogram
+	backendRefusals metric.Int64Counter
 }
 
 var (
@@ -71,6 +74,9 @@ func (m *Metrics) instruments(s *Service) (err error) {
 		return err
 	}
 	if err := m.feedInstruments(meter); err != nil {
+		return err
+	}
+	if err := m.backendInstruments(meter, s); err != nil {
 		return err
 	}
 	return m.gauges(meter, s)
@@ -202,7 +208,7 @@ func (s *Service) Ready() error {
 			return err
 		}
 	}
-	return nil
+	return s.backendsUp()
 }
 
 func health(w http.ResponseWriter, err error) {

@@ -138,6 +138,7 @@ type Service struct {
 	methods   map[string][]caller.Role
 	validator protovalidate.Validator
 	metrics   *Metrics
+	guards    map[string]*signer.Guard // of the backends outside this process, by name
 	feed      *feed.Follower
 	gzips     sync.Pool     // of *gzip.Writer
 	ending    chan struct{} // closed when streams are to end
@@ -163,9 +164,10 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 	if s.metrics, err = newMetrics(s); err != nil {
 		return nil, fmt.Errorf("setting up metrics: %w", err)
 	}
+	s.cfg.Backends = s.guarded(cfg.Backends) //nolint:contextcheck // calls are measured whose contexts have ended
 	s.clock.wall, s.clock.mono, s.clock.maxOffset = cfg.Now, time.Now, cfg.MaxClockOffset
 	s.ring = &keyring.Ring{
-		Store: cfg.Store, Backends: cfg.Backends, Log: cfg.Log,
+		Store: cfg.Store, Backends: s.cfg.Backends, Log: cfg.Log,
 		LoadTime: min(10*time.Second, max(time.Second, cfg.LeaseTTL/3)), // the heartbeat waits for it
 		Planned: func(ks store.Keyset, keys []store.SigningKey) []time.Time {
 			return rotation.Planned(ks, keys, s.rules())
@@ -192,6 +194,7 @@ func (s *Service) Run(ctx context.Context) error {
 	g.Go(func() error { return s.keepAdvancing(ctx, renewed) })
 	g.Go(func() error { return s.keepMaintained(ctx) })
 	g.Go(func() error { return s.store.Watch(ctx, s.wake) })
+	g.Go(func() error { return s.watchBackends(ctx) })
 	g.Go(func() error { defer s.EndStreams(); return s.feed.Run(ctx) })
 	err := g.Wait()
 

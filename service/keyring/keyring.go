@@ -116,6 +116,21 @@ func (a *Active) SignJWS(ctx context.Context, input []byte) ([]byte, error) {
 	return a.key.SignJWS(ctx, input)
 }
 
+// SignsBatches says whether the backend signs many tokens in one call.
+func (a *Active) SignsBatches() bool { return a.err == nil && a.key.SignsBatches() }
+
+// SignJWSBatch signs many at once; see [signer.Key.SignJWSBatch].
+func (a *Active) SignJWSBatch(ctx context.Context, inputs [][]byte) []signer.BatchResult {
+	if a.err == nil {
+		return a.key.SignJWSBatch(ctx, inputs)
+	}
+	results := make([]signer.BatchResult, len(inputs))
+	for i := range results {
+		results[i].Err = a.err
+	}
+	return results
+}
+
 // Ring keeps the current snapshot. It is safe for concurrent use.
 type Ring struct {
 	Store    Store
