@@ -21,6 +21,16 @@ race:
 	scripts/test-needs
 	ZONEMINT_TEST_REQUIRE=1 scripts/with-postgres go test -race $(TESTFLAGS) ./...
 
+# What needs a server of Vault or OpenBao: one in PATH, or one that is built, once,
+# in about ten minutes on two cores.
+.PHONY: test-vault
+test-vault:
+	scripts/test-needs
+	ZONEMINT_TEST_VAULT=$$(scripts/test-vault) ZONEMINT_TEST_REQUIRE=1 scripts/with-postgres \
+		go test -tags vaultserver $(TESTFLAGS) ./backends/vault && \
+	ZONEMINT_TEST_VAULT=$$(scripts/test-vault) ZONEMINT_TEST_REQUIRE=1 \
+		go test -tags vaultserver -run Vault $(TESTFLAGS) ./integration
+
 # Builds without cgo, as releases are, and without it on other systems.
 .PHONY: build
 build:

@@ -8,11 +8,14 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/go-viper/mapstructure/v2"
 	"github.com/tink-crypto/tink-go/v2/tink"
 
 	"github.com/zonemint/zonemint/backends/local"
+	"github.com/zonemint/zonemint/backends/pkcs11"
+	"github.com/zonemint/zonemint/backends/vault"
 	"github.com/zonemint/zonemint/signer"
 )
 
@@ -36,6 +39,9 @@ func (s Settings) kind(name string) string {
 type Deps struct {
 	AEAD   tink.AEAD    // of the instance key; nil if there is none
 	Logger *slog.Logger // nil means slog.Default()
+	// PKCS11 are the modules of this process, of which each can be loaded once. Nil
+	// is for a process that opens one backend.
+	PKCS11 *pkcs11.Modules
 }
 
 // opener makes a backend from its settings.
@@ -44,7 +50,9 @@ type opener func(context.Context, Settings, Deps) (signer.Backend, error)
 // openers is the table of all backends. A new one gets its line here.
 func openers() map[string]opener {
 	return map[string]opener{
-		"local": openLocal,
+		"local":  openLocal,
+		"pkcs11": openPKCS11,
+		"vault":  openVault,
 	}
 }
 
@@ -89,6 +97,7 @@ func (s Settings) decode(into any) error {
 		TagName:     "setting",
 		ErrorUnused: true,
 		MatchName:   func(key, field string) bool { return key == field },
+		DecodeHook:  mapstructure.ComposeDecodeHookFunc(mapstructure.StringToTimeDurationHookFunc(), mapstructure.TextUnmarshallerHookFunc()),
 	})
 	if err != nil {
 		return err
@@ -108,4 +117,63 @@ func openLocal(_ context.Context, settings Settings, deps Deps) (signer.Backend,
 		return nil, err
 	}
 	return local.New(deps.AEAD, local.Options{Insecure: s.Insecure, Logger: deps.Logger}), nil
+}
+
+func openPKCS11(ctx context.Context, settings Settings, deps Deps) (signer.Backend, error) {
+	var s struct {
+		Module      string        `setting:"module"`
+		TokenLabel  string        `setting:"token_label"`
+		TokenSerial string        `setting:"token_serial"`
+		PINFile     string        `setting:"pin_file"`
+		PINEnv      string        `setting:"pin_env"`
+		PINCommand  []string      `setting:"pin_command"`
+		MaxSessions int           `setting:"max_sessions"`
+		PoolWait    time.Duration `setting:"pool_wait"`
+		CallTimeout time.Duration `setting:"call_timeout"`
+		Algorithms  []string      `setting:"algorithms"`
+	}
+	if err := settings.decode(&s); err != nil {
+		return nil, err
+	}
+	algorithms, err := parseAlgorithms(s.Algorithms)
+	if err != nil {
+		return nil, err
+	}
+	modules := deps.PKCS11
+	if modules == nil {
+		modules = &pkcs11.Modules{}
+	}
+	b, err := modules.Open(ctx, pkcs11.Options{
+		Module: s.Module, TokenLabel: s.TokenLabel, TokenSerial: s.TokenSerial,
+		PINFile: s.PINFile, PINEnv: s.PINEnv, PINCommand: s.PINCommand, MaxSessions: s.MaxSessions,
+		PoolWait: s.PoolWait, CallTimeout: s.CallTimeout, Algorithms: algorithms, Logger: deps.Logger,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return b, nil
+}
+
+func parseAlgorithms(names []string) (list []signer.Algorithm, err error) {
+	for _, name := range names {
+		alg, err := signer.Parse(name)
+		if err != nil {
+			return nil, fmt.Errorf("algorithms: %w", err)
+		}
+		list = append(list, alg)
+	}
+	return list, nil
+}
+
+func openVault(ctx context.Context, settings Settings, deps Deps) (signer.Backend, error) {
+	var o vault.Options
+	if err := settings.decode(&o); err != nil {
+		return nil, err
+	}
+	o.Logger = deps.Logger
+	b, err := vault.New(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	return b, nil
 }

@@ -118,7 +118,7 @@ func commands() []*cobra.Command {
 	return []*cobra.Command{
 		newDev(), newServe(), newMigrate(), newAdminToken(), newInstanceKey(), newBench(),
 		newGenerate(), newVerify(), newKeyset(), newKey(), newRevocation(),
-		newAPIToken(), newWhoAmI(), newAudit(), newLedger(), newLegacy(), newKuma(), newAgent(),
+		newAPIToken(), newWhoAmI(), newAudit(), newLedger(), newLegacy(), newKuma(), newAgent(), newBackend(),
 	}
 }
 

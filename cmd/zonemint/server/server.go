@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/zonemint/zonemint/backends"
+	"github.com/zonemint/zonemint/backends/pkcs11"
 	"github.com/zonemint/zonemint/cmd/zonemint/config"
 	"github.com/zonemint/zonemint/instancekey"
 	"github.com/zonemint/zonemint/service"
@@ -148,11 +149,12 @@ func New(ctx context.Context, c config.Config, key *instancekey.Key, log *slog.L
 
 func (s *Server) openBackends(ctx context.Context, key *instancekey.Key) error {
 	names := map[string]bool{s.cfg.DefaultBackend: true}
+	deps := backends.Deps{AEAD: key.AEAD(), Logger: s.log, PKCS11: &pkcs11.Modules{}}
 	for name := range s.cfg.Backends {
 		names[name] = true
 	}
 	for name := range names {
-		b, err := backends.Open(ctx, name, s.cfg.Backends, backends.Deps{AEAD: key.AEAD(), Logger: s.log})
+		b, err := backends.Open(ctx, name, s.cfg.Backends, deps)
 		if err != nil {
 			return err
 		}
