@@ -33,10 +33,10 @@ func newSoftwareToken(t *testing.T) {
 	t.Helper()
 	need(t, openCryptoki, "pkcsslotd", "pkcsconf")
 	if os.Getuid() != 0 {
-		missing(t, "openCryptoki needs root to be started")
+		t.Skip("openCryptoki is started by root only")
 	}
 	if exec.CommandContext(t.Context(), "pidof", "pkcsslotd").Run() == nil {
-		missing(t, "openCryptoki is running, for somebody else")
+		t.Skip("openCryptoki is running, as a service of this machine, and its tokens are not ours to touch")
 	}
 	removeSoftwareToken(t)
 	t.Cleanup(func() { removeSoftwareToken(t) }) // runs after the daemon has ended
