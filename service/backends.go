@@ -25,6 +25,7 @@ func (s *Service) guarded(backends map[string]signer.Backend) map[string]signer.
 		g := signer.NewGuard(b, signer.GuardOptions{
 			Observe: func(op string, took time.Duration, err error) { s.metrics.backendCalled(b, name, op, took, err) },
 			Refused: func(op string) { s.metrics.backendRefused(name, op) },
+			Changed: func(down error) { s.backendChanged(name, down) },
 		})
 		out[name], s.guards[name] = g, g
 	}
@@ -58,23 +59,13 @@ func (s *Service) backendsUp() error {
 	return nil
 }
 
-// watchBackends logs when a backend goes down and when it is back.
-func (s *Service) watchBackends(ctx context.Context) error {
-	const often = time.Second
-	down := map[string]bool{}
-	for sleep(ctx, often) == nil {
-		for name, g := range s.guards {
-			err := g.Down()
-			switch {
-			case err != nil && !down[name]:
-				s.log.ErrorContext(ctx, "backend is down, its keys do not sign", slog.String("backend", name), slog.Any("error", err))
-			case err == nil && down[name]:
-				s.log.InfoContext(ctx, "backend is back", slog.String("backend", name))
-			}
-			down[name] = err != nil
-		}
+// backendChanged logs that a backend went down, or is back.
+func (s *Service) backendChanged(name string, down error) {
+	if down != nil {
+		s.log.Error("backend is down, its keys do not sign", slog.String("backend", name), slog.Any("error", down))
+		return
 	}
-	return ctx.Err()
+	s.log.Info("backend is back", slog.String("backend", name))
 }
 
 func (m *Metrics) backendInstruments(meter metric.Meter, s *Service) (err error) {

@@ -139,16 +139,13 @@ func signAll(ctx context.Context, begun []*pending, at []int, results []result) 
 	wg.Wait()
 }
 
-// maxJob bounds how many tokens are signed in one call.
-const maxJob = 250
-
 // signingJobs says which tokens are signed together, by their indexes: those of one
 // key, if its backend can do that.
 func signingJobs(begun []*pending) (jobs [][]int) {
-	open := map[*keyring.Active]int{} // the job that takes more
+	open := map[*keyring.Active]int{} // the job of a key that takes more
 	for i, p := range begun {
 		job, ok := open[p.key]
-		if !ok || len(jobs[job]) == maxJob {
+		if !ok {
 			job, jobs = len(jobs), append(jobs, nil)
 			if p.key.SignsBatches() {
 				open[p.key] = job

@@ -2,7 +2,6 @@ package service
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -198,7 +197,7 @@ func (w wanted) draft(ring *keyring.Snapshot, who caller.Caller) (draft, error) 
 	name := w.keyset
 	if name == "" {
 		// Of those that the caller may see: the name may get into an answer.
-		name = w.Keyset(ring.Where(who.Sees))
+		name = w.Keyset(func(mesh string) []string { return who.Seen(ring.OfMesh(mesh)) })
 	}
 	if err := who.MaySee(name); err != nil {
 		return draft{}, err
@@ -223,11 +222,7 @@ func (w wanted) draft(ring *keyring.Snapshot, who caller.Caller) (draft, error) 
 	if err := w.Within(who); err != nil {
 		return draft{}, err
 	}
-	scopes, err := json.Marshal(append([]string{}, w.Scopes()...)) // never null
-	if err != nil {
-		return draft{}, err
-	}
 	return draft{
-		keyset: ks, subject: w.Subject(), scopes: string(scopes), validFor: validFor, input: w.AppendSigningInput,
+		keyset: ks, subject: w.Subject(), scopes: store.EncodeList(w.Scopes()), validFor: validFor, input: w.AppendSigningInput,
 	}, nil
 }

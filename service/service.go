@@ -194,7 +194,6 @@ func (s *Service) Run(ctx context.Context) error {
 	g.Go(func() error { return s.keepAdvancing(ctx, renewed) })
 	g.Go(func() error { return s.keepMaintained(ctx) })
 	g.Go(func() error { return s.store.Watch(ctx, s.wake) })
-	g.Go(func() error { return s.watchBackends(ctx) })
 	g.Go(func() error { defer s.EndStreams(); return s.feed.Run(ctx) })
 	err := g.Wait()
 

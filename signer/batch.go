@@ -12,7 +12,7 @@ type BatchHandle interface {
 	Handle
 
 	// SignBatch signs each of ins as Sign would, and returns for each, in their
-	// order, a signature or an error.
+	// order, a signature or an error. It splits what is too much for one call.
 	SignBatch(ctx context.Context, alg Algorithm, ins [][]byte) (sigs [][]byte, errs []error)
 }
 
@@ -22,7 +22,7 @@ type BatchResult struct {
 	Err       error
 }
 
-// SignsBatches says whether SignJWSBatch is one call to the backend.
+// SignsBatches says whether SignJWSBatch takes fewer calls than there are inputs.
 func (k *Key) SignsBatches() bool {
 	_, ok := k.handle.(BatchHandle)
 	return ok
@@ -63,29 +63,16 @@ func (k *Key) signBatch(ctx context.Context, b BatchHandle, ins [][]byte) (sigs 
 	return sigs, errs
 }
 
-// finish checks one signature of a batch as signChecked does, and gives it the form
-// of JWS.
+// finish does with one signature of a batch what SignJWS does with its own.
 func (k *Key) finish(ctx context.Context, in, sig []byte, err error) ([]byte, error) {
 	if known, ok := errors.AsType[*Error](err); ok {
 		return nil, known
 	}
-	switch {
-	case err != nil:
+	if err != nil {
 		return nil, coded(ctx, "sign", k.backend, err)
-	case len(sig) == 0:
-		return nil, &Error{Op: "sign", Code: Corrupt, Err: errors.New("no signature and no error")}
 	}
-	if k.remote {
-		if err := k.verify(in, sig); err != nil {
-			return nil, err
-		}
+	if err := k.check(in, sig); err != nil {
+		return nil, err
 	}
-	c := k.spec.Algorithm.Curve()
-	if c == nil {
-		return sig, nil
-	}
-	if sig, err = concatRS(sig, c); err != nil {
-		return nil, &Error{Op: "sign", Code: Corrupt, Err: err}
-	}
-	return sig, nil
+	return k.jws(sig)
 }

@@ -43,6 +43,9 @@ type GuardOptions struct {
 	// not made because the backend is down.
 	Observe func(op string, took time.Duration, err error)
 	Refused func(op string)
+	// Changed is told when the backend is taken for down, with what Down says, and
+	// when it is there again, with nil. Nil tells nobody.
+	Changed func(down error)
 	// Now is the clock; time.Now.
 	Now func() time.Time
 }
@@ -153,11 +156,13 @@ type guardedBatch struct {
 }
 
 func (h *guardedBatch) SignBatch(ctx context.Context, alg Algorithm, ins [][]byte) (sigs [][]byte, errs []error) {
+	asked := false
 	err := h.g.guard(ctx, "sign_batch", func() error {
+		asked = true
 		sigs, errs = h.b.SignBatch(ctx, alg, ins)
 		return common(errs)
 	})
-	if sigs == nil && err != nil { // it was not let through
+	if !asked {
 		return make([][]byte, len(ins)), slices.Repeat([]error{err}, len(ins))
 	}
 	return sigs, errs
@@ -218,7 +223,20 @@ func (g *Guard) learn(ctx context.Context, began time.Time, err error) {
 	}
 	unavailable := err != nil && (g.Backend.Code(err) == Unavailable || errors.Is(err, context.DeadlineExceeded))
 	g.mu.Lock()
-	defer g.mu.Unlock()
+	was := g.failures >= g.opts.Failures
+	g.count(unavailable, began, err)
+	is := g.failures >= g.opts.Failures
+	down := error(nil)
+	if is {
+		down = &downError{g.since, g.last}
+	}
+	g.mu.Unlock()
+	if was != is && g.opts.Changed != nil {
+		g.opts.Changed(down)
+	}
+}
+
+func (g *Guard) count(unavailable bool, began time.Time, err error) {
 	if !unavailable {
 		g.failures, g.last = 0, nil
 		return

@@ -3,6 +3,7 @@ package signer_test
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -19,6 +20,7 @@ type guarded struct {
 	key     *signer.Key
 	seen    []string
 	refused int
+	changes []bool // whether it was down
 }
 
 func newGuarded(t *testing.T, opts signer.GuardOptions) *guarded {
@@ -28,6 +30,7 @@ func newGuarded(t *testing.T, opts signer.GuardOptions) *guarded {
 		g.seen = append(g.seen, op+" "+signer.CodeOf(&signer.Error{Code: g.fake.Code(err)}).String())
 	}
 	opts.Refused = func(string) { g.refused++ }
+	opts.Changed = func(down error) { g.changes = append(g.changes, down != nil) }
 	g.guard = signer.NewGuard(g.fake, opts)
 	s := spec(signer.ES256)
 	ref, err := signer.Create(t.Context(), g.guard, s)
@@ -100,6 +103,9 @@ func TestGuardAnswersForABackendThatIsDown(t *testing.T) {
 			_, _ = g.key.SignJWS(t.Context(), []byte("a.b"))
 		}
 		g.sign(t, signer.Unknown)
+		if !slices.Equal(g.changes, []bool{true, false}) {
+			t.Errorf("it was said to be down: %v", g.changes)
+		}
 	})
 }
 

@@ -46,12 +46,17 @@ func (c Caller) MayCall(methods map[string][]Role, method string) error {
 	return nil
 }
 
-// Sees says whether a keyset is within the caller's bounds.
-func (c Caller) Sees(keyset string) bool { return within(c.Token.Keysets, keyset) }
+// Seen returns those of some keysets that are within the caller's bounds.
+func (c Caller) Seen(keysets []string) []string {
+	if !c.NarrowedToKeysets() {
+		return keysets
+	}
+	return slices.DeleteFunc(slices.Clone(keysets), func(name string) bool { return !within(c.Token.Keysets, name) })
+}
 
 // MaySee checks that a keyset is within the caller's bounds.
 func (c Caller) MaySee(keyset string) error {
-	if !c.Sees(keyset) {
+	if !within(c.Token.Keysets, keyset) {
 		return fmt.Errorf("%w: this API token is not for keyset %q", ErrForbidden, keyset)
 	}
 	return nil

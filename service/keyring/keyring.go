@@ -40,6 +40,7 @@ type Store interface {
 type Snapshot struct {
 	Generation int64
 	keysets    map[string]*Keyset
+	meshes     map[string][]string // the names of the keysets of each mesh, sorted
 	unfinished []store.SigningKey
 	faults     int  // rows that were left out
 	incomplete bool // of which this replica did not understand some
@@ -207,6 +208,7 @@ func (r *Ring) build(ctx context.Context, rows store.Ring) (*Snapshot, error) {
 		ks := &Keyset{Keyset: row}
 		s.keysets[row.Name], byID[row.ID] = ks, ks
 	}
+	s.meshes = byMesh(rows.Keysets)
 	for _, k := range rows.Keys {
 		ks := byID[k.KeysetID]
 		switch {

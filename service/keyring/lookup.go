@@ -3,7 +3,7 @@ package keyring
 import (
 	"crypto/x509"
 	"fmt"
-	"iter"
+	"slices"
 
 	"github.com/google/uuid"
 
@@ -22,15 +22,21 @@ func (s *Snapshot) KeysetByID(id uuid.UUID) (*Keyset, error) {
 	return nil, fmt.Errorf("%w: %s", ErrNoKeyset, id)
 }
 
-// Where goes through the keysets whose names fit, in no order.
-func (s *Snapshot) Where(fits func(name string) bool) iter.Seq[store.Keyset] {
-	return func(yield func(store.Keyset) bool) {
-		for name, ks := range s.keysets {
-			if fits(name) && !yield(ks.Keyset) {
-				return
-			}
+// OfMesh returns the names of the keysets whose tokens are for a mesh, sorted. The
+// slice must not be changed.
+func (s *Snapshot) OfMesh(mesh string) []string { return s.meshes[mesh] }
+
+func byMesh(keysets []store.Keyset) map[string][]string {
+	meshes := map[string][]string{}
+	for _, ks := range keysets {
+		if mesh := ks.Mesh(); mesh != "" {
+			meshes[mesh] = append(meshes[mesh], ks.Name)
 		}
 	}
+	for _, names := range meshes {
+		slices.Sort(names)
+	}
+	return meshes
 }
 
 // PublicKey returns the public key of a row, whatever state the row is in.

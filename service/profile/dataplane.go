@@ -1,9 +1,7 @@
 package profile
 
 import (
-	"cmp"
 	"fmt"
-	"iter"
 	"maps"
 	"regexp"
 	"slices"
@@ -25,18 +23,12 @@ func (Dataplane) Profile() store.Profile { return store.ProfileDataplane }
 
 // Keyset implements [Wish]: of those that are for the mesh it is the one that is
 // named after it, as a rule, and otherwise the first by name.
-func (d Dataplane) Keyset(all iter.Seq[store.Keyset]) string {
-	usual, found := "dataplane/"+d.Mesh, ""
-	for ks := range all {
-		switch {
-		case d.Mesh == "" || ks.Mesh() != d.Mesh:
-		case ks.Name == usual:
-			return usual
-		case found == "" || ks.Name < found:
-			found = ks.Name
-		}
+func (d Dataplane) Keyset(ofMesh func(mesh string) []string) string {
+	usual, names := "dataplane/"+d.Mesh, ofMesh(d.Mesh)
+	if len(names) == 0 || slices.Contains(names, usual) {
+		return usual
 	}
-	return cmp.Or(found, usual)
+	return names[0]
 }
 
 // The forms of names in Kuma: of meshes and dataplanes, of tags and of what they

@@ -5,7 +5,6 @@ package profile
 
 import (
 	"fmt"
-	"iter"
 
 	"github.com/zonemint/zonemint/service/caller"
 	"github.com/zonemint/zonemint/store"
@@ -16,9 +15,10 @@ import (
 type Wish interface {
 	// Profile returns the profile that the keyset must have.
 	Profile() store.Profile
-	// Keyset returns the name of the keyset for a wish that names none, of those
-	// given, which are in no order. There may be none of that name.
-	Keyset(of iter.Seq[store.Keyset]) string
+	// Keyset returns the name of the keyset for a wish that names none, given the
+	// names of those that are for a mesh and that the caller may see, sorted. There
+	// may be none of that name.
+	Keyset(ofMesh func(mesh string) []string) string
 	// Faults returns everything that is wrong with the wish, whatever the keyset.
 	Faults() []Fault
 	// Fits returns what is wrong with it for this keyset.

@@ -2,7 +2,6 @@ package profile
 
 import (
 	"fmt"
-	"iter"
 	"slices"
 	"strings"
 	"unicode"
@@ -23,7 +22,7 @@ type User struct {
 func (User) Profile() store.Profile { return store.ProfileUser }
 
 // Keyset implements [Wish].
-func (User) Keyset(iter.Seq[store.Keyset]) string { return "user" }
+func (User) Keyset(func(string) []string) string { return "user" }
 
 const maxGroups = 64
 

@@ -1,8 +1,6 @@
 package profile
 
 import (
-	"iter"
-
 	"github.com/zonemint/zonemint/service/caller"
 	"github.com/zonemint/zonemint/store"
 	"github.com/zonemint/zonemint/token"
@@ -18,7 +16,7 @@ type Zone struct {
 func (Zone) Profile() store.Profile { return store.ProfileZone }
 
 // Keyset implements [Wish].
-func (Zone) Keyset(iter.Seq[store.Keyset]) string { return "zone" }
+func (Zone) Keyset(func(string) []string) string { return "zone" }
 
 // maxScopes bounds how many faults an answer can list. There are three scopes.
 const maxScopes = 16

@@ -5,8 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
-	"net/http"
 	"os"
 	"os/signal"
 	"syscall"
@@ -118,22 +116,7 @@ func (k *keeping) keep(cmd *cobra.Command, a *agent.Agent, metrics *agent.Metric
 	})
 	if listener != nil {
 		say(cmd.ErrOrStderr(), "health and metrics are at http://%s", listener.Addr())
-		g.Go(func() error { return serveHandler(ctx, listener, agent.Handler(a, metrics)) })
+		g.Go(func() error { return servePrivate(ctx, listener, agent.Handler(a, metrics)) })
 	}
 	return g.Wait()
-}
-
-// serveHandler serves until ctx ends.
-func serveHandler(ctx context.Context, l net.Listener, h http.Handler) error {
-	s := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second, WriteTimeout: 30 * time.Second}
-	stop := context.AfterFunc(ctx, func() {
-		ctx, cancel := shutdownContext(ctx)
-		defer cancel()
-		_ = s.Shutdown(ctx) // what is still open then is cut off by the end of the process
-	})
-	defer stop()
-	if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("serve health and metrics: %w", err)
-	}
-	return nil
 }

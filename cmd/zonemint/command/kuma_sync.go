@@ -84,7 +84,7 @@ func (s kumaSync) run(cmd *cobra.Command) error {
 	g.Go(func() error { return b.Run(ctx) })
 	if listener != nil {
 		say(cmd.ErrOrStderr(), "health and metrics are at http://%s", listener.Addr())
-		g.Go(func() error { return servePrivate(ctx, listener, b) })
+		g.Go(func() error { return servePrivate(ctx, listener, bridgeHandler(b)) })
 	}
 	return g.Wait()
 }

@@ -3,10 +3,8 @@ package command
 import (
 	"context"
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -132,20 +130,8 @@ func restTransport(r config.REST) (*http.Transport, error) {
 	return t, nil
 }
 
-// listenPrivate listens for health and metrics; nil if it is not wanted.
-func listenPrivate(ctx context.Context, addr string) (net.Listener, error) {
-	if addr == "" {
-		return nil, nil
-	}
-	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", addr)
-	if err != nil {
-		return nil, fmt.Errorf("--metrics-listen: %w", err)
-	}
-	return l, nil
-}
-
-// servePrivate serves health and metrics until ctx ends.
-func servePrivate(ctx context.Context, l net.Listener, b *bridge.Bridge) error {
+// bridgeHandler answers for health and metrics of a bridge.
+func bridgeHandler(b *bridge.Bridge) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz/live", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /healthz/ready", func(w http.ResponseWriter, _ *http.Request) {
@@ -156,15 +142,5 @@ func servePrivate(ctx context.Context, l net.Listener, b *bridge.Bridge) error {
 		fmt.Fprintln(w, "ok")
 	})
 	mux.Handle("GET /metrics", b.Metrics())
-	s := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, WriteTimeout: 30 * time.Second}
-	stop := context.AfterFunc(ctx, func() {
-		ctx, cancel := shutdownContext(ctx)
-		defer cancel()
-		_ = s.Shutdown(ctx) // what is still open then is cut off by the end of the process
-	})
-	defer stop()
-	if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("serve health and metrics: %w", err)
-	}
-	return nil
+	return mux
 }
