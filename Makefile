@@ -6,30 +6,24 @@ SHELL := bash
 # Tools are Go modules of their own, so that nothing of them reaches go.mod.
 tool = go tool -modfile=tools/$(1)/go.mod $(1)
 
+# Runs what follows beside the servers that the tests need. With it a test that
+# lacks one fails instead of being skipped.
+with_servers = scripts/test-needs; export ZONEMINT_TEST_VAULT=$$(scripts/test-vault); \
+	ZONEMINT_TEST_REQUIRE=1 scripts/with-postgres
+
 .PHONY: all
 all: generate lint test
 
-# Installs what the tests need if it is missing and this may, starts a Postgres
-# of its own, runs everything, and leaves nothing running.
+# Installs what the tests need if it is missing and this may, builds a Vault once
+# if there is none, starts a Postgres of its own, runs everything, and leaves
+# nothing running.
 .PHONY: test
 test:
-	scripts/test-needs
-	ZONEMINT_TEST_REQUIRE=1 scripts/with-postgres go test $(TESTFLAGS) ./...
+	$(with_servers) go test $(TESTFLAGS) ./...
 
 .PHONY: race
 race:
-	scripts/test-needs
-	ZONEMINT_TEST_REQUIRE=1 scripts/with-postgres go test -race $(TESTFLAGS) ./...
-
-# What needs a server of Vault or OpenBao: one in PATH, or one that is built, once,
-# in about ten minutes on two cores.
-.PHONY: test-vault
-test-vault:
-	scripts/test-needs
-	ZONEMINT_TEST_VAULT=$$(scripts/test-vault) ZONEMINT_TEST_REQUIRE=1 scripts/with-postgres \
-		go test -tags vaultserver $(TESTFLAGS) ./backends/vault && \
-	ZONEMINT_TEST_VAULT=$$(scripts/test-vault) ZONEMINT_TEST_REQUIRE=1 \
-		go test -tags vaultserver -run Vault $(TESTFLAGS) ./integration
+	$(with_servers) go test -race $(TESTFLAGS) ./...
 
 # Builds without cgo, as releases are, and without it on other systems.
 .PHONY: build
@@ -69,8 +63,7 @@ bench: build
 FUZZTIME := 2m
 .PHONY: prove
 prove:
-	scripts/test-needs
-	ZONEMINT_PROVE=1 ZONEMINT_TEST_REQUIRE=1 scripts/with-postgres go test -count=1 -timeout 60m ./integration ./store/...
+	export ZONEMINT_PROVE=1; $(with_servers) go test -count=1 -timeout 60m ./integration ./store/...
 	scripts/fuzz $(FUZZTIME)
 	scripts/fresh
 	go test -run='^$$' -bench=Revocation ./token

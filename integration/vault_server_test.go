@@ -1,5 +1,3 @@
-//go:build vaultserver
-
 package integration
 
 import (

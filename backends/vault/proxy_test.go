@@ -1,5 +1,3 @@
-//go:build vaultserver
-
 package vault_test
 
 import (

@@ -1,4 +1,4 @@
-//go:build linux && vaultserver
+//go:build linux
 
 package vault_test
 
