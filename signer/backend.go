@@ -115,6 +115,9 @@ type Traits struct {
 	// nothing: a key whose creation was interrupted has never existed.
 	Stateless bool
 
+	// Custody is how private keys are kept.
+	Custody Custody
+
 	// ConsistencyWindow is how long after an unknown outcome of Create a key
 	// may still be invisible to Find and List.
 	ConsistencyWindow time.Duration

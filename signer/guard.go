@@ -17,7 +17,8 @@ import (
 // is safe for concurrent use and starts no goroutine.
 //
 // Only failures with the code Unavailable count, and so does a call whose deadline
-// passed. Whatever else a backend answers shows that it is there.
+// passed, unless it was so near that this says nothing: callers choose it. Whatever
+// else a backend answers shows that it is there.
 type Guard struct {
 	Backend
 	opts GuardOptions
@@ -29,6 +30,9 @@ type Guard struct {
 	next     time.Time // while it is down: when the next call is let through
 	pause    time.Duration
 }
+
+// hasty is how long a call has to have waited for its deadline to count.
+const hasty = 500 * time.Millisecond
 
 // GuardOptions shape a [Guard].
 type GuardOptions struct {
@@ -87,6 +91,17 @@ func (g *Guard) Down() error {
 		return nil
 	}
 	return &downError{g.since, g.last}
+}
+
+// Refusing returns what a signature that was asked for now would fail with at once,
+// because the backend is down and it is nobody's turn to see whether it is back;
+// nil if one would be let through. It counts as a refusal.
+func (g *Guard) Refusing() error {
+	err := g.resting()
+	if err != nil && g.opts.Refused != nil {
+		g.opts.Refused("sign")
+	}
+	return err
 }
 
 // Code implements [Backend].
@@ -194,15 +209,29 @@ func (g *Guard) guard(ctx context.Context, op string, call func() error) error {
 func (g *Guard) admit() error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.failures < g.opts.Failures {
-		return nil
-	}
 	now := g.opts.Now()
-	if wait := g.next.Sub(now); wait > 0 && wait <= g.opts.MaxPause { // a clock set back lets one through
-		return &downError{g.since, g.last}
+	if err := g.pausing(now); err != nil || g.failures < g.opts.Failures {
+		return err
 	}
 	g.pause = min(2*g.pause, g.opts.MaxPause)
 	g.next = now.Add(g.pause)
+	return nil
+}
+
+func (g *Guard) resting() error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.pausing(g.opts.Now())
+}
+
+// pausing returns an error while the backend is down and not to be asked.
+func (g *Guard) pausing(now time.Time) error {
+	if g.failures < g.opts.Failures {
+		return nil
+	}
+	if wait := g.next.Sub(now); wait > 0 && wait <= g.opts.MaxPause { // a clock set back lets one through
+		return &downError{g.since, g.last}
+	}
 	return nil
 }
 
@@ -218,7 +247,7 @@ func (g *Guard) watch(ctx context.Context, op string, call func() error) error {
 }
 
 func (g *Guard) learn(ctx context.Context, began time.Time, err error) {
-	if errors.Is(ctx.Err(), context.Canceled) {
+	if end := ctx.Err(); errors.Is(end, context.Canceled) || end != nil && err != nil && g.opts.Now().Sub(began) < hasty {
 		return // the caller left: it says nothing of the backend
 	}
 	unavailable := err != nil && (g.Backend.Code(err) == Unavailable || errors.Is(err, context.DeadlineExceeded))

@@ -54,9 +54,11 @@ func (g *guarded) sign(t *testing.T, want signer.Code) {
 func TestGuardConforms(t *testing.T) {
 	store := signertest.NewFake(t, signertest.FakeOptions{AllowClosedUse: true})
 	signertest.Run(t, signertest.Harness{
-		Open:       func(testing.TB) signer.Backend { return signer.NewGuard(store.Connect(), signer.GuardOptions{}) },
-		UnknownRef: signer.Ref("no-such-key"),
-		BreakKey:   func(_ testing.TB, ref signer.Ref) { store.SwapKey(ref) },
+		Open:        func(testing.TB) signer.Backend { return signer.NewGuard(store.Connect(), signer.GuardOptions{}) },
+		UnknownRef:  signer.Ref("no-such-key"),
+		PlantNamed:  store.Plant,
+		UnknownName: "fake-key-0",
+		BreakKey:    func(_ testing.TB, ref signer.Ref) { store.SwapKey(ref) },
 	})
 }
 
@@ -79,11 +81,18 @@ func TestGuardAnswersForABackendThatIsDown(t *testing.T) {
 		for range 100 {
 			g.sign(t, signer.Unavailable)
 		}
+		if err := g.guard.Refusing(); err == nil {
+			t.Error("a signature would be let through")
+		}
+		g.refused--
 		if time.Since(start) != 0 || g.fake.Calls(signertest.OpSign) != calls || g.refused != 100 {
 			t.Errorf("took %s, %d calls, %d refused", time.Since(start), g.fake.Calls(signertest.OpSign)-calls, g.refused)
 		}
 		// One is let through, and while it waits the others are refused.
 		time.Sleep(100 * time.Millisecond)
+		if err := g.guard.Refusing(); err != nil {
+			t.Errorf("nobody may try: %v", err)
+		}
 		done := make(chan struct{})
 		go func() { defer close(done); g.sign(t, signer.Unavailable) }()
 		synctest.Wait()
@@ -154,6 +163,26 @@ func TestGuardLooksAtAvailabilityOnly(t *testing.T) {
 		if err := g.guard.Down(); err != nil {
 			t.Error(err)
 		}
+	})
+}
+
+// Callers choose their deadlines: those of the hurried must not switch a slow backend
+// off for the patient.
+func TestGuardForgivesHurriedCallers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGuarded(t, signer.GuardOptions{})
+		g.fake.Inject(signertest.Fault{Op: signertest.OpSign, Delay: 700 * time.Millisecond})
+		for range 20 {
+			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+			if _, err := g.key.SignJWS(ctx, []byte("a.b")); err == nil {
+				t.Error("a signature came before it was ready")
+			}
+			cancel()
+		}
+		if err := g.guard.Down(); err != nil {
+			t.Error(err)
+		}
+		g.sign(t, signer.Unknown)
 	})
 }
 

@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 
@@ -162,6 +163,9 @@ func hint(step string, err error) string {
 	}[step]
 	switch signer.CodeOf(err) {
 	case signer.Denied:
+		if permission := signer.MissingPermission(err); permission != "" {
+			return fmt.Sprintf("the backend's credential lacks the permission %s, which it takes to %s", permission, what)
+		}
 		return "the backend's credential lacks the right to " + what
 	case signer.Unavailable:
 		return "the backend does not answer: see whether it runs and can be reached from here"

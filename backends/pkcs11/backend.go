@@ -4,6 +4,7 @@ package pkcs11
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -27,6 +28,7 @@ type Backend struct {
 	module     *module
 	token      *token
 	algorithms []signer.Algorithm
+	configured []signer.Algorithm
 	wait       time.Duration
 	timeout    time.Duration
 
@@ -34,23 +36,43 @@ type Backend struct {
 	closing sync.Once
 }
 
-var _ signer.Backend = (*Backend)(nil)
+var (
+	_ signer.Backend = (*Backend)(nil)
+	_ signer.Adopter = (*Backend)(nil)
+)
 
 func newBackend(mod *module, t *token, opts Options, algorithms []signer.Algorithm) *Backend {
-	return &Backend{module: mod, token: t, algorithms: algorithms, wait: opts.PoolWait, timeout: opts.CallTimeout}
+	return &Backend{module: mod, token: t, algorithms: algorithms, configured: opts.Algorithms, wait: opts.PoolWait, timeout: opts.CallTimeout}
+}
+
+// offers refuses algorithms that a token turned out to lack, which was away when
+// the backend was opened.
+func (b *Backend) offers(alg signer.Algorithm) error {
+	has, known := b.token.algorithms()
+	switch {
+	case !known || slices.Contains(has, alg):
+		return nil
+	case slices.Contains(b.configured, alg):
+		return failf(signer.Misconfigured, "the PKCS#11 token %s has no %s keys, as the configuration wants, only: %s", b.token.id, alg, fmt.Sprint(has))
+	default:
+		return failf(signer.Unsupported, "the PKCS#11 token %s has no %s keys, only: %s", b.token.id, alg, fmt.Sprint(has))
+	}
 }
 
 // Traits implements [signer.Backend]. Objects of a token are seen at once by
 // everybody who is logged in. The window is for a key that is being made when its
 // process dies: the HSM may still finish it. In the same process Find waits.
 func (b *Backend) Traits() signer.Traits {
-	return signer.Traits{Algorithms: slices.Clone(b.algorithms), Remote: true, ConsistencyWindow: consistencyWindow}
+	return signer.Traits{Algorithms: slices.Clone(b.algorithms), Remote: true, Custody: signer.CustodyHardware, ConsistencyWindow: consistencyWindow}
 }
 
 // Create implements [signer.Backend]. The private key is made inside the token
 // and cannot be taken out of it.
 func (b *Backend) Create(ctx context.Context, spec signer.Spec) (signer.Ref, error) {
 	if err := b.check(); err != nil {
+		return nil, err
+	}
+	if err := b.offers(spec.Algorithm); err != nil {
 		return nil, err
 	}
 	slow := b.change()
@@ -103,6 +125,9 @@ func (b *Backend) Open(ctx context.Context, spec signer.Spec, ref signer.Ref) (s
 	if err != nil {
 		return nil, err
 	}
+	if err := b.offers(spec.Algorithm); err != nil {
+		return nil, err
+	}
 	h := &handle{backend: b, ref: r, algorithm: spec.Algorithm}
 	if _, err := h.Public(ctx); err != nil {
 		return nil, err
@@ -123,25 +148,23 @@ func (b *Backend) Destroy(ctx context.Context, spec signer.Spec, ref signer.Ref)
 	return err
 }
 
-// Adopt returns a reference to a key that zonemint did not make, for spec, whose
-// label then is not on the key. The key is named by its CKA_ID, its CKA_LABEL or
-// both, must be the only one so named, and must fit spec's algorithm. Nothing is
-// changed in the token. The caller opens the key and probes it.
-func (b *Backend) Adopt(ctx context.Context, spec signer.Spec, id []byte, label string) (signer.Ref, error) {
+// Adopt implements [signer.Adopter]. The name is a PKCS#11 URI (RFC 7512) with the
+// key's CKA_ID ("id"), its CKA_LABEL ("object") or both.
+func (b *Backend) Adopt(ctx context.Context, spec signer.Spec, name string) (signer.Ref, error) {
 	if err := b.check(); err != nil {
 		return nil, err
 	}
 	if err := spec.Validate(); err != nil {
 		return nil, &codedError{signer.Misconfigured, err}
 	}
-	if !slices.Contains(b.algorithms, spec.Algorithm) {
-		return nil, failf(signer.Unsupported, "the PKCS#11 token %s has no %s keys", b.token.id, spec.Algorithm)
+	if err := b.offers(spec.Algorithm); err != nil {
+		return nil, err
 	}
-	if len(id) == 0 && label == "" {
-		return nil, failf(signer.Misconfigured, "a PKCS#11 key is adopted by its id or by its label")
+	wanted, err := parseName(name)
+	if err != nil {
+		return nil, err
 	}
-	id = slices.Clone(id)
-	return with(ctx, b.token, b.read(), func(c connection) (signer.Ref, error) { return c.adopt(spec, id, label) })
+	return with(ctx, b.token, b.read(), func(c connection) (signer.Ref, error) { return c.adopt(spec, wanted) })
 }
 
 // Code implements [signer.Backend].

@@ -5,6 +5,7 @@ package pkcs11
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	p11 "github.com/miekg/pkcs11"
 
@@ -48,9 +49,9 @@ func inspect(path string, id tokenID) (inspected, error) {
 
 // findToken insists that there is one token and not several to choose from.
 func findToken(module *p11.Ctx, id tokenID) (slot uint, found p11.TokenInfo, err error) {
-	slots, err := module.GetSlotList(true)
+	slots, err := slotsOf(module, true)
 	if err != nil {
-		return 0, found, fmt.Errorf("list the PKCS#11 slots: %w", err)
+		return 0, found, err
 	}
 	matches := 0
 	for _, s := range slots {
@@ -71,8 +72,34 @@ func findToken(module *p11.Ctx, id tokenID) (slot uint, found p11.TokenInfo, err
 	case len(slots) == 0:
 		return 0, found, failf(signer.Unavailable, "the PKCS#11 module has no token in any slot: is the HSM connected?")
 	default:
-		return 0, found, &absentError{id, len(slots)}
+		return 0, found, absent(module, id, len(slots))
 	}
+}
+
+// slotsOf lists the slots, or those with a token in them. A module without any that
+// is reached through p11-kit says that the buffer of no length is too small.
+func slotsOf(module *p11.Ctx, filled bool) ([]uint, error) {
+	slots, err := module.GetSlotList(filled)
+	if err != nil && !errors.Is(err, p11.Error(p11.CKR_BUFFER_TOO_SMALL)) {
+		return nil, fmt.Errorf("list the PKCS#11 slots: %w", err)
+	}
+	return slots, nil
+}
+
+// absent is what to make of a module that answers and does not have the token. If
+// a slot is empty, the token may be what belongs in there: a card that nobody
+// has put in since the power came back, a partition of an HSM that is down. If none
+// is, everything is there that the module knows of, and the name is wrong.
+func absent(module *p11.Ctx, id tokenID, tokens int) error {
+	slots, err := slotsOf(module, false)
+	if err != nil {
+		return err
+	}
+	if empty := len(slots) - tokens; empty > 0 {
+		return failf(signer.Unavailable, "the PKCS#11 module has %d tokens in its slots, none %s, and %d empty slots: "+
+			"is the HSM connected, and is that its name?", tokens, id, empty)
+	}
+	return &absentError{id, tokens}
 }
 
 // absentError says that a module has tokens but not the one asked for. When a
@@ -140,6 +167,11 @@ func readMechanisms(module *p11.Ctx, slot uint) (mechanisms, error) {
 		has[m.Mechanism] = keySizes{info.MinKeySize, info.MaxKeySize}
 	}
 	return has, nil
+}
+
+// candidates returns the algorithms that any token may have.
+func candidates() []signer.Algorithm {
+	return slices.DeleteFunc(signer.Algorithms(), func(alg signer.Algorithm) bool { return alg.RSABits() == 0 && alg.Curve() == nil })
 }
 
 // algorithms returns those that keys can be made for and signed with.

@@ -191,8 +191,8 @@ func (c connection) destroy(r reference) error {
 	return nil
 }
 
-func (c connection) adopt(spec signer.Spec, id []byte, label string) (signer.Ref, error) {
-	key, err := c.pair(reference{id, label})
+func (c connection) adopt(spec signer.Spec, wanted reference) (signer.Ref, error) {
+	key, err := c.pair(wanted)
 	if err != nil {
 		return nil, err
 	}

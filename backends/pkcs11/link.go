@@ -54,6 +54,13 @@ func (l *link) fail(err error) bool {
 	return true
 }
 
+// blame replaces the reason of a link that is broken already.
+func (l *link) blame(err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.err = err
+}
+
 // cause returns why the link broke, nil if it did not.
 func (l *link) cause() error {
 	l.mu.Lock()

@@ -38,11 +38,27 @@ type module struct {
 }
 
 // Open connects to the token that opts name. A token that has refused a PIN once
-// is not tried again by this process, whoever asks.
+// is not tried again by this process, whoever asks. Errors are [signer.Error]s. With
+// Options.MayBeAway an HSM that does not answer is no error: the backend is down
+// and connects by itself.
 //
 // If the module hangs, Open returns when ctx ends, and what it has begun is
 // undone once the module answers.
 func (m *Modules) Open(ctx context.Context, opts Options) (*Backend, error) {
+	b, err := m.open(ctx, opts)
+	switch {
+	case err == nil:
+		return b, nil
+	case errors.Is(err, context.Canceled):
+		return nil, &signer.Error{Op: "connect", Code: signer.Canceled, Err: err}
+	case errors.Is(err, context.DeadlineExceeded):
+		return nil, &signer.Error{Op: "connect", Code: signer.Unavailable, Err: fmt.Errorf("the PKCS#11 module does not answer: %w", err)}
+	default:
+		return nil, &signer.Error{Op: "connect", Code: codeOf(err), Err: err}
+	}
+}
+
+func (m *Modules) open(ctx context.Context, opts Options) (*Backend, error) {
 	opts, err := opts.complete()
 	if err != nil {
 		return nil, err
@@ -154,7 +170,7 @@ func (mod *module) open(opts Options, pin string) (*Backend, error) {
 	t, err := o.attach(opts, pin)
 	if err == nil {
 		var algorithms []signer.Algorithm
-		if algorithms, err = offer(opts, t.algorithms); err == nil {
+		if algorithms, err = offer(opts, t); err == nil {
 			mod.backends++
 			return newBackend(mod, t, opts, algorithms), nil
 		}
@@ -166,8 +182,13 @@ func (mod *module) open(opts Options, pin string) (*Backend, error) {
 	return nil, err
 }
 
-// offer refuses what is asked of a token that lacks it.
-func offer(opts Options, has []signer.Algorithm) ([]signer.Algorithm, error) {
+// offer refuses what is asked of a token that lacks it. Of a token that has not
+// been there yet all is offered that it may turn out to have.
+func offer(opts Options, t *token) ([]signer.Algorithm, error) {
+	has, known := t.algorithms()
+	if !known {
+		has = candidates()
+	}
 	if len(has) == 0 {
 		return nil, failf(signer.Misconfigured, "the PKCS#11 token %s makes neither RSA nor ECDSA keys to sign with", opts.token())
 	}

@@ -140,6 +140,10 @@ func TestOpenCryptoki(t *testing.T) {
 			}
 			return refOf(id, "tls-server")
 		},
+		PlantNamed: func(tb testing.TB, alg signer.Algorithm) string {
+			return plantNamed(tb, raw(tb, openCryptoki, ockLabel, ockPIN), alg)
+		},
+		UnknownName: "pkcs11:object=nobody",
 		BreakKey: func(tb testing.TB, ref signer.Ref) {
 			ctx := raw(tb, openCryptoki, ockLabel, ockPIN)
 			id, label := unplug(tb, ctx, ref)

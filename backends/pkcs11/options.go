@@ -57,6 +57,12 @@ type Options struct {
 	// when the backend is opened. Empty means all that the token has.
 	Algorithms []signer.Algorithm
 
+	// MayBeAway opens the backend also if the HSM does not answer, within
+	// CallTimeout. It is down then until the HSM is there. What the token can do is not
+	// known before that: the backend offers Algorithms, or if that is empty all that
+	// PKCS#11 tokens may have, and refuses keys of those that turn out to be missing.
+	MayBeAway bool
+
 	Logger *slog.Logger     // nil means slog.Default()
 	Now    func() time.Time // nil means time.Now
 }

@@ -56,38 +56,77 @@ func (o *owner) current() *link {
 	return o.link
 }
 
-// attach returns the token that opts name, connected and logged in.
+// attach returns the token that opts name, connected and logged in, or waited for
+// if it may be away.
 func (o *owner) attach(opts Options, pin string) (*token, error) {
 	id := opts.token()
 	if err := o.module.denial(id); err != nil {
 		return nil, err
 	}
 	if t := o.find(id); t != nil {
-		if !samePIN(t.pin, pin) {
-			return nil, failf(signer.Denied, "the PKCS#11 token %s is in use with another PIN", id)
-		}
-		return t, nil
+		return t, t.share(opts, pin)
 	}
-	t := &token{owner: o, id: id, pin: pin}
+	t := newToken(o, opts, pin)
 	l := o.current()
-	if _, err := l.enter(t); err != nil {
+	seen, err := o.join(l, t, opts)
+	switch {
+	case err == nil:
+		t.learn(seen)
+	case opts.MayBeAway && maybeAway(err):
+		o.broke(l, err) // no call of t's begins before this, so all find the link broken
+	default:
 		return nil, err
 	}
-	defer l.calls.Done() // until then the owner does not let go of the module
-	seen, ctx, err := t.connect(opts.MaxSessions)
-	if absent, ok := errors.AsType[*absentError](err); ok {
-		return nil, failf(signer.Misconfigured, "%w", absent)
-	}
-	if err != nil {
-		return nil, err
-	}
-	t.algorithms = seen.algorithms
-	t.slots = make(chan struct{}, seen.sessions-1) // one holds the login
-	l.add(t, ctx)
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.tokens = append(o.tokens, t)
 	return t, nil
+}
+
+// join connects to t for the first time, within l. If t may be away, a module that
+// hangs is not waited for: it is down, and what it answers in the end is dropped.
+func (o *owner) join(l *link, t *token, opts Options) (inspected, error) {
+	if _, err := l.enter(t); err != nil {
+		return inspected{}, err
+	}
+	type outcome struct {
+		seen inspected
+		err  error
+	}
+	done := make(chan outcome, 1)
+	go func() {
+		defer l.calls.Done() // until then the owner does not let go of the module
+		seen, ctx, err := t.connect(opts.MaxSessions)
+		if err == nil {
+			l.add(t, ctx)
+		}
+		if absent, ok := errors.AsType[*absentError](err); ok {
+			err = failf(signer.Misconfigured, "%w", absent)
+		}
+		done <- outcome{seen, err}
+	}()
+	var late <-chan time.Time
+	if opts.MayBeAway {
+		late = time.After(opts.CallTimeout)
+	}
+	select {
+	case out := <-done:
+		return out.seen, out.err
+	case <-late:
+		return inspected{}, failf(signer.Unavailable, "the PKCS#11 module has not answered for %v", opts.CallTimeout)
+	}
+}
+
+// maybeAway says whether a first connection that failed with err may succeed
+// later with nothing changed but the HSM. Codes that vendors made up count: most
+// of those that a connection ends with mean that nobody is there.
+func maybeAway(err error) bool {
+	switch codeOf(err) {
+	case signer.Unavailable, signer.Throttled, signer.Unknown:
+		return true
+	default:
+		return false
+	}
 }
 
 func (o *owner) find(id tokenID) *token {
@@ -152,9 +191,8 @@ func (o *owner) stuck() {
 
 // broke breaks l, for everybody. It may be called any number of times.
 func (o *owner) broke(l *link, cause error) {
-	down := failf(signer.Unavailable, "the PKCS#11 module is down until it is connected to again: %w", cause)
 	o.mu.Lock()
-	first := l.fail(down)
+	first := l.fail(stillDown(cause))
 	if first {
 		o.downSince = o.now()
 	}
@@ -175,31 +213,46 @@ func (o *owner) reconnect() bool {
 			timer.Stop()
 			return false
 		}
-		l, err := o.relink()
+		err := o.relink()
 		if err == nil {
-			o.up(l)
 			return true
 		}
 		if text := err.Error(); text != said {
 			o.log.Warn("the PKCS#11 module cannot be connected to yet", slog.String("reason", text))
+			o.current().blame(stillDown(err))
 			said = text
 		}
 	}
 }
 
-func (o *owner) up(l *link) {
+// stillDown is what calls fail with while a module is down because of cause.
+func stillDown(cause error) error {
+	return failf(signer.Unavailable, "the PKCS#11 module is down until it is connected to again: %w", cause)
+}
+
+// up makes l the owner's link, unless a token has been attached since those were
+// read that l is for.
+func (o *owner) up(l *link, tokens int) error {
 	o.mu.Lock()
+	if len(o.tokens) != tokens {
+		o.mu.Unlock()
+		err := errors.New("there is one more token to connect to")
+		l.fail(err)
+		l.close()
+		return err
+	}
 	o.link = l
 	down := o.now().Sub(o.downSince)
 	o.downSince = time.Time{}
 	o.reconnects++
 	o.mu.Unlock()
 	o.log.Info("the PKCS#11 module is up again", slog.Duration("after", down))
+	return nil
 }
 
 // relink connects to every token of the module, or to none. A token that does
 // not take the PIN any more is left out.
-func (o *owner) relink() (*link, error) {
+func (o *owner) relink() error {
 	o.mu.Lock()
 	tokens := o.tokens
 	o.mu.Unlock()
@@ -208,7 +261,7 @@ func (o *owner) relink() (*link, error) {
 		if o.module.denial(t.id) != nil {
 			continue
 		}
-		_, ctx, err := t.connect(cap(t.slots) + 1)
+		seen, ctx, err := t.connect(cap(t.places()) + 1)
 		if _, denied := errors.AsType[*pinError](err); denied {
 			o.log.Error("a PKCS#11 token is lost", slog.String("token", t.id.String()), slog.String("reason", err.Error()))
 			continue
@@ -216,11 +269,12 @@ func (o *owner) relink() (*link, error) {
 		if err != nil {
 			l.fail(err)
 			l.close()
-			return nil, err
+			return err
 		}
+		t.learn(seen)
 		l.add(t, ctx)
 	}
-	return l, nil
+	return o.up(l, len(tokens))
 }
 
 // judge looks at how a call ended, and breaks the link if the HSM is gone.

@@ -45,11 +45,16 @@ func newHSM(tb testing.TB) *hsm {
 	return h
 }
 
-// start starts the server and waits until it listens.
-func (h *hsm) start(tb testing.TB) {
+// start starts the server, for the token and those with more labels, and waits until
+// it listens.
+func (h *hsm) start(tb testing.TB, more ...string) {
 	tb.Helper()
 	_ = os.Remove(h.socket)
-	h.server = exec.Command("p11-kit", "server", "-f", "-n", h.socket, "--provider", softHSM, "pkcs11:token="+h.label)
+	args := []string{"server", "-f", "-n", h.socket, "--provider", softHSM}
+	for _, label := range append([]string{h.label}, more...) {
+		args = append(args, "pkcs11:token="+label)
+	}
+	h.server = exec.Command("p11-kit", args...)
 	h.server.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL} // it has a child for every connection
 	if err := h.server.Start(); err != nil {
 		tb.Fatal(err)
@@ -108,6 +113,10 @@ func TestConformanceOverASocket(t *testing.T) {
 		UnknownRef: signer.Ref(unknownRef),
 		Secrets:    []string{pin, h.socket},
 		Unbound:    true,
+		PlantNamed: func(tb testing.TB, alg signer.Algorithm) string {
+			return plantNamed(tb, raw(tb, softHSM, h.label, pin), alg)
+		},
+		UnknownName: "pkcs11:object=nobody",
 		Stall: func(tb testing.TB) func() {
 			resume := h.stall()
 			tb.Cleanup(resume)

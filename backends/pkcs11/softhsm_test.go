@@ -4,6 +4,7 @@ package pkcs11_test
 
 import (
 	"crypto/elliptic"
+	"crypto/rand"
 	"fmt"
 	"log/slog"
 	"os"
@@ -172,7 +173,32 @@ func TestConformanceOnSoftHSM(t *testing.T) {
 			}
 			return refOf(id, "tls-server")
 		},
+		PlantNamed: func(tb testing.TB, alg signer.Algorithm) string {
+			return plantNamed(tb, raw(tb, softHSM, label, pin), alg)
+		},
+		UnknownName: "pkcs11:object=nobody",
 	})
+}
+
+// plantNamed makes a key as another tool would, and returns its URI.
+func plantNamed(tb testing.TB, ctx *crypto11.Context, alg signer.Algorithm) string {
+	tb.Helper()
+	id := make([]byte, 8)
+	rand.Read(id)
+	var err error
+	if alg.Curve() != nil {
+		_, err = ctx.GenerateECDSAKeyPair(id, alg.Curve())
+	} else {
+		_, err = ctx.GenerateRSAKeyPair(id, alg.RSABits())
+	}
+	if err != nil {
+		tb.Fatal(err)
+	}
+	uri := "pkcs11:id="
+	for _, b := range id {
+		uri += fmt.Sprintf("%%%02x", b)
+	}
+	return uri
 }
 
 // breakKey puts another key in the place of the one behind ref.

@@ -5,6 +5,10 @@ package pkcs11
 import (
 	"cmp"
 	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -15,15 +19,71 @@ import (
 
 // token is a token of a module that backends use. It outlives the links.
 type token struct {
-	owner      *owner
-	id         tokenID
-	pin        string
-	algorithms []signer.Algorithm
-	slots      chan struct{} // one for each session that can be used
+	owner *owner
+	id    tokenID
+	pin   string
+
+	mu     sync.Mutex
+	slots  chan struct{}      // one for each session that can be used
+	seen   *inspected         // nil until it was connected to for the first time
+	wanted []signer.Algorithm // by the backends' settings
 
 	waiting  atomic.Int64
 	timedOut atomic.Uint64
 	left     atomic.Uint64
+}
+
+func newToken(o *owner, opts Options, pin string) *token {
+	return &token{
+		owner: o, id: opts.token(), pin: pin, wanted: slices.Clone(opts.Algorithms),
+		slots: make(chan struct{}, opts.MaxSessions-1), // one holds the login
+	}
+}
+
+// share lets one more backend use t.
+func (t *token) share(opts Options, pin string) error {
+	if !samePIN(t.pin, pin) {
+		return failf(signer.Denied, "the PKCS#11 token %s is in use with another PIN", t.id)
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.wanted = append(t.wanted, opts.Algorithms...)
+	if t.seen == nil && !opts.MayBeAway {
+		return failf(signer.Unavailable, "the PKCS#11 token %s has not been there yet", t.id)
+	}
+	return nil
+}
+
+// learn takes in what the first connection shows: before it nobody can know how
+// many sessions the token allows and what it can do. No call is under way then.
+func (t *token) learn(seen inspected) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.seen != nil {
+		return
+	}
+	t.seen, t.slots = &seen, make(chan struct{}, seen.sessions-1)
+	lacks := slices.DeleteFunc(slices.Clone(t.wanted), func(alg signer.Algorithm) bool { return slices.Contains(seen.algorithms, alg) })
+	if len(lacks) > 0 || len(seen.algorithms) == 0 {
+		t.owner.log.Error("the PKCS#11 token lacks algorithms: keys of those are refused", slog.String("token", t.id.String()),
+			slog.String("lacks", fmt.Sprint(lacks)), slog.String("has", fmt.Sprint(seen.algorithms)))
+	}
+}
+
+func (t *token) places() chan struct{} {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.slots
+}
+
+// algorithms returns those that the token has, and whether that is known yet.
+func (t *token) algorithms() (has []signer.Algorithm, known bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.seen == nil {
+		return nil, false
+	}
+	return t.seen.algorithms, true
 }
 
 // call is how a call into a module is made.
@@ -109,14 +169,15 @@ func (t *token) admit(ctx context.Context, l *link, c call) (release func(), err
 			return nil, err
 		}
 	}
-	if err := t.take(ctx, l, timer, t.slots); err != nil {
+	slots := t.places()
+	if err := t.take(ctx, l, timer, slots); err != nil {
 		if c.change {
 			<-t.owner.changes
 		}
 		return nil, err
 	}
 	return func() {
-		<-t.slots
+		<-slots
 		if c.change {
 			<-t.owner.changes
 		}
@@ -145,8 +206,9 @@ func (t *token) take(ctx context.Context, l *link, timer *time.Timer, places cha
 }
 
 func (t *token) stats() TokenStats {
+	slots := t.places()
 	return TokenStats{
-		Token: cmp.Or(t.id.label, t.id.serial), Sessions: cap(t.slots), InUse: len(t.slots),
+		Token: cmp.Or(t.id.label, t.id.serial), Sessions: cap(slots), InUse: len(slots),
 		Waiting: int(t.waiting.Load()), TimedOut: t.timedOut.Load(), Left: t.left.Load(),
 		Denied: t.owner.module.denial(t.id) != nil,
 	}

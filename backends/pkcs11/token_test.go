@@ -220,10 +220,11 @@ func TestAdoptedKeysSign(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := newSpec(signer.ES256)
-	for name, key := range map[string]struct{ id, label string }{
-		"by label": {"", "of: before"}, "by id": {"an id", ""}, "by both": {"an id", "of: before"}, "by id, without a label": {"no label", ""},
+	for name, key := range map[string]string{
+		"by label": "pkcs11:object=of%3A%20before", "by id": "pkcs11:id=%61n%20id", "by both": "pkcs11:id=an%20id;object=of:%20before",
+		"by id, without a label": "pkcs11:id=no%20label",
 	} {
-		ref, err := b.Adopt(t.Context(), s, []byte(key.id), key.label)
+		ref, err := signer.Adopt(t.Context(), b, s, key)
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
 			continue
@@ -253,18 +254,22 @@ func TestWhatCannotBeAdopted(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, c := range map[string]struct {
-		spec      signer.Spec
-		id, label string
-		want      signer.Code
+		spec signer.Spec
+		name string
+		want signer.Code
 	}{
-		"nothing named":             {newSpec(signer.ES256), "", "", signer.Misconfigured},
-		"a label of two keys":       {newSpec(signer.ES256), "", "shared", signer.Corrupt},
-		"no such key":               {newSpec(signer.ES256), "three", "", signer.NotFound},
-		"another algorithm":         {newSpec(signer.RS256), "one", "", signer.Misconfigured},
-		"EdDSA":                     {newSpec(signer.EdDSA), "one", "", signer.Unsupported},
-		"another key of zonemint's": {newSpec(signer.ES256), "", ours.Label, signer.Misconfigured},
+		"nothing named":             {newSpec(signer.ES256), "pkcs11:", signer.Misconfigured},
+		"no URI":                    {newSpec(signer.ES256), "one", signer.Misconfigured},
+		"a URI of a token":          {newSpec(signer.ES256), "pkcs11:token=other;object=one", signer.Misconfigured},
+		"a URI with a PIN":          {newSpec(signer.ES256), "pkcs11:id=one?pin-value=1234", signer.Misconfigured},
+		"an id twice":               {newSpec(signer.ES256), "pkcs11:id=one;id=two", signer.Misconfigured},
+		"a label of two keys":       {newSpec(signer.ES256), "pkcs11:object=shared", signer.Corrupt},
+		"no such key":               {newSpec(signer.ES256), "pkcs11:id=three", signer.NotFound},
+		"another algorithm":         {newSpec(signer.RS256), "pkcs11:id=one", signer.Misconfigured},
+		"EdDSA":                     {newSpec(signer.EdDSA), "pkcs11:id=one", signer.Unsupported},
+		"another key of zonemint's": {newSpec(signer.ES256), "pkcs11:object=" + ours.Label, signer.Misconfigured},
 	} {
-		_, err := b.Adopt(t.Context(), c.spec, []byte(c.id), c.label)
+		_, err := b.Adopt(t.Context(), c.spec, c.name)
 		wantOpenCode(t, name, err, c.want)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"os"
 	"strings"
@@ -90,11 +91,16 @@ func named(key, value string) map[string]string {
 
 func (o Options) loginWith(c *client, read credentials) loginFunc {
 	op := "log in to vault with " + o.Auth
-	return func(ctx context.Context) (grant, error) {
+	refused := refusals{now: o.Now}
+	return func(ctx context.Context) (g grant, err error) {
 		body, secrets, err := read()
 		if err != nil {
 			return grant{}, fail(signer.Misconfigured, "%s: %w", op, err)
 		}
+		if err := refused.standing(body); err != nil {
+			return grant{}, err
+		}
+		defer func() { refused.note(body, err) }()
 		var said authAnswer
 		err = c.do(ctx, request{op: op, method: http.MethodPost, path: "auth/" + o.AuthMount + "/login",
 			namespace: &o.AuthNamespace, body: body, secrets: secrets}, &said)
@@ -110,6 +116,46 @@ func (o Options) loginWith(c *client, read credentials) loginFunc {
 		a := said.Auth
 		return grant{token: a.ClientToken, lease: a.lease(), renewable: a.Renewable, own: a.Type != "batch"}, nil
 	}
+}
+
+// refusals remembers how often a server has refused the same credential. Vault locks
+// a role out for a quarter of an hour after five of them, for every server that uses
+// it (https://developer.hashicorp.com/vault/docs/concepts/user-lockout), so after
+// two they stand for a while, or until there is another credential. One
+// goroutine uses it.
+type refusals struct {
+	now  func() time.Time
+	body map[string]string
+	err  error
+	at   time.Time
+	n    int
+}
+
+const (
+	fewRefusals    = 2
+	refusalsStand  = 8 * time.Minute
+	refusalsForget = 15 * time.Minute
+)
+
+func (r *refusals) standing(body map[string]string) error {
+	if r.n < fewRefusals || !maps.Equal(r.body, body) || r.now().Sub(r.at) >= refusalsStand {
+		return nil
+	}
+	return r.err
+}
+
+func (r *refusals) note(body map[string]string, err error) {
+	switch {
+	case codeOf(err) != signer.Denied:
+		if err == nil {
+			r.n = 0
+		}
+		return
+	case !maps.Equal(r.body, body) || r.now().Sub(r.at) >= refusalsForget:
+		r.n = 0
+	}
+	r.body, r.err, r.at = body, err, r.now()
+	r.n++
 }
 
 // readToken takes the token that somebody else has put there, and asks how long it lives.

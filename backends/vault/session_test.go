@@ -6,6 +6,8 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -29,6 +31,7 @@ type authority struct {
 	logins   []time.Time
 	renewals int
 	tries    int
+	roleID   string // the file that it is in
 }
 
 func (a *authority) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -72,9 +75,11 @@ func (a *authority) auth(token string, lease int64) string {
 // with runs a backend on an authority in a bubble.
 func with(t *testing.T, a *authority, play func(t *testing.T, b *Backend, sign func() error)) {
 	t.Helper()
+	a.roleID = filepath.Join(t.TempDir(), "role-id")
+	writeRoleID(t, a, "a role")
 	synctest.Test(t, func(t *testing.T) {
 		a.born = map[string]time.Time{}
-		opts := Options{Address: "https://vault.example", Auth: "approle", RoleID: "r", Logger: slog.New(slog.DiscardHandler)}.complete()
+		opts := Options{Address: "https://vault.example", Auth: "approle", RoleIDFile: a.roleID, Logger: slog.New(slog.DiscardHandler)}.complete()
 		c, err := newClient(opts)
 		if err != nil {
 			t.Fatal(err)
@@ -94,6 +99,13 @@ func with(t *testing.T, a *authority, play func(t *testing.T, b *Backend, sign f
 		}
 		synctest.Wait()
 	})
+}
+
+func writeRoleID(t *testing.T, a *authority, id string) {
+	t.Helper()
+	if err := os.WriteFile(a.roleID, []byte(id), 0o600); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func (a *authority) set(change func()) {
@@ -179,6 +191,30 @@ func TestLoginsAreBounded(t *testing.T) {
 		time.Sleep(loginPause)
 		if err := sign(); err != nil {
 			t.Errorf("half a second after the server came back: %v", err)
+		}
+	})
+}
+
+// TestRefusedCredentialsLockNobodyOut has a server refuse the credential under load:
+// five times in a quarter of an hour would lock the role out. Another credential is
+// tried at once.
+func TestRefusedCredentialsLockNobodyOut(t *testing.T) {
+	a := &authority{status: 400}
+	with(t, a, func(t *testing.T, _ *Backend, sign func() error) {
+		for range 14 * 60 {
+			if err := sign(); codeOf(err) != signer.Denied {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Second)
+		}
+		if a.tries > 4 {
+			t.Errorf("%d log-ins with the same credential in 14 minutes", a.tries)
+		}
+		a.set(func() { a.status, a.lease, a.max = 0, 60, time.Hour })
+		writeRoleID(t, a, "another role")
+		time.Sleep(loginPause)
+		if err := sign(); err != nil {
+			t.Errorf("with another credential: %v", err)
 		}
 	})
 }

@@ -51,7 +51,9 @@ type Backend struct {
 var _ signer.Backend = (*Backend)(nil)
 
 // New checks opts and begins to log in, in a goroutine that ends with Close. A
-// server that is down is no error: calls fail until it is there. The context
+// server that is down or sealed is no error: calls fail until it is there. Nor is a
+// log-in that it refuses, or a credential's file that is not there yet: others put
+// that right while this process runs. The context
 // gives values to the goroutine and does not end it.
 func New(ctx context.Context, opts Options) (*Backend, error) {
 	opts = opts.complete()
@@ -84,7 +86,7 @@ func start(ctx context.Context, opts Options, c *client) (*Backend, error) {
 
 // Traits implements [signer.Backend].
 func (b *Backend) Traits() signer.Traits {
-	return signer.Traits{Algorithms: signer.Algorithms(), Remote: true, ConsistencyWindow: consistencyWindow}
+	return signer.Traits{Algorithms: signer.Algorithms(), Remote: true, Custody: signer.CustodyService, ConsistencyWindow: consistencyWindow}
 }
 
 // Close implements [signer.Backend]. A token that the backend logged in for is

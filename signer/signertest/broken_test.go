@@ -146,6 +146,8 @@ func (d defect) harness(t *testing.T) signertest.Harness {
 		UnknownRef:   signer.Ref("fake-key-0"),
 		BreakKey:     func(_ testing.TB, ref signer.Ref) { fake.SwapKey(ref) },
 		PlantForeign: func(tb testing.TB) signer.Ref { return plantForeign(tb, fake) },
+		PlantNamed:   fake.Plant,
+		UnknownName:  "fake-key-0",
 		Stall:        func(testing.TB) func() { return stall(fake) },
 	}
 	if d.tune != nil {

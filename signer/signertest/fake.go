@@ -49,7 +49,10 @@ type Fake struct {
 	closed atomic.Bool
 }
 
-var _ signer.Backend = (*Fake)(nil)
+var (
+	_ signer.Backend = (*Fake)(nil)
+	_ signer.Adopter = (*Fake)(nil)
+)
 
 // NewFake returns a connection to a new, empty store.
 func NewFake(tb testing.TB, opts FakeOptions) *Fake {
@@ -100,6 +103,26 @@ func (f *Fake) Keys() []signer.Spec {
 		specs = append(specs, f.store.keys[ref].spec)
 	}
 	return specs
+}
+
+// Plant puts a key into the store that zonemint did not make, and returns the name
+// under which it can be adopted.
+func (f *Fake) Plant(tb testing.TB, alg signer.Algorithm) (name string) {
+	tb.Helper()
+	ref, err := f.store.create(signer.Spec{Keyset: "of somebody else", Label: "foreign", Algorithm: alg})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return string(ref)
+}
+
+// Adopt implements [signer.Adopter]. The name of a key is its reference.
+func (f *Fake) Adopt(ctx context.Context, spec signer.Spec, name string) (signer.Ref, error) {
+	_, err := f.call(ctx, OpAdopt, func() error { return f.store.adopt(spec, name) })
+	if err != nil {
+		return nil, err
+	}
+	return signer.Ref(name), nil
 }
 
 // SwapKey puts another private key behind ref, as a store that was restored

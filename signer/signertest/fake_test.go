@@ -21,6 +21,8 @@ func TestFakeConforms(t *testing.T) {
 		UnknownRef:   signer.Ref("fake-key-0"),
 		BreakKey:     func(_ testing.TB, ref signer.Ref) { fake.SwapKey(ref) },
 		PlantForeign: func(tb testing.TB) signer.Ref { return plantForeign(tb, fake) },
+		PlantNamed:   fake.Plant,
+		UnknownName:  "fake-key-0",
 		Stall:        func(testing.TB) func() { return stall(fake) },
 	})
 }

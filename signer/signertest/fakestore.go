@@ -8,6 +8,7 @@ import (
 	"crypto/rsa"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -107,6 +108,24 @@ func (s *fakeStore) create(spec signer.Spec) (signer.Ref, error) {
 	return signer.Ref(ref), nil
 }
 
+// adopt notes nothing: a store does not know who uses a key.
+func (s *fakeStore) adopt(spec signer.Spec, name string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	key, ok := s.keys[name]
+	switch {
+	case !strings.HasPrefix(name, "fake-key-"):
+		return failf(signer.Misconfigured, "%q is no name", name)
+	case !ok:
+		return failf(signer.NotFound, "no key %q", name)
+	case signer.IsLabel(key.spec.Label):
+		return failf(signer.Misconfigured, "key %q is one of zonemint's", name)
+	case key.spec.Algorithm != spec.Algorithm:
+		return failf(signer.Misconfigured, "key %q is for %s", name, key.spec.Algorithm)
+	}
+	return nil
+}
+
 func (s *fakeStore) find(label string) []signer.Ref {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -143,7 +162,7 @@ func (s *fakeStore) lookup(spec signer.Spec, ref signer.Ref) (fakeKey, error) {
 	if !ok {
 		return fakeKey{}, failf(signer.NotFound, "no key %q", ref)
 	}
-	if key.spec != spec {
+	if signer.IsLabel(key.spec.Label) && key.spec != spec || key.spec.Algorithm != spec.Algorithm {
 		return fakeKey{}, failf(signer.Corrupt, "key %q is not the one of %s/%d", ref, spec.Keyset, spec.Serial)
 	}
 	return *key, nil

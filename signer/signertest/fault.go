@@ -21,10 +21,11 @@ const (
 	OpPublic  Op = "public"
 	OpSign    Op = "sign"
 	OpDestroy Op = "destroy"
+	OpAdopt   Op = "adopt"
 )
 
 // Ops returns every call, so that a test can walk all of them.
-func Ops() []Op { return []Op{OpCreate, OpFind, OpList, OpOpen, OpPublic, OpSign, OpDestroy} }
+func Ops() []Op { return []Op{OpCreate, OpFind, OpList, OpOpen, OpPublic, OpSign, OpDestroy, OpAdopt} }
 
 // Fault says how calls go wrong. The two halves of a failure are Err alone,
 // for a call that was refused, and Err with Apply, for one whose effect

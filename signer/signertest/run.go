@@ -43,6 +43,13 @@ type Harness struct {
 	// stores that are never shared, leaves untested that List passes over it.
 	PlantForeign func(tb testing.TB) signer.Ref
 
+	// PlantNamed puts a key into the store that is not zonemint's, and returns the
+	// name under which it can be adopted. Every [signer.Adopter] needs it.
+	PlantNamed func(tb testing.TB, alg signer.Algorithm) (name string)
+
+	// UnknownName is a well-formed name that the store has no key for.
+	UnknownName string
+
 	// Stall makes every call to the store hang until resume is called. Nil
 	// skips the case, which no backend with Traits.Remote should.
 	Stall func(tb testing.TB) (resume func())
@@ -108,6 +115,9 @@ func cases(h Harness, traits signer.Traits) []testCase {
 			testCase{"an unknown reference is not found", (*session).unknownRef},
 			testCase{"destroyed keys are gone", (*session).destroys})
 	}
+	if h.PlantNamed != nil {
+		list = append(list, testCase{"adopts a key that somebody else has made", (*session).adopts})
+	}
 	if h.BreakKey != nil {
 		list = append(list, testCase{"a wrong signature is noticed", (*session).brokenKey})
 	}
@@ -130,6 +140,9 @@ func (s *session) traits() {
 	}
 	if got.Stateless && got.ConsistencyWindow != 0 {
 		s.Error("a stateless backend has nothing to wait for, but declares a consistency window")
+	}
+	if signer.CanAdopt(s.connect().Backend) != (s.h.PlantNamed != nil) {
+		s.Error("a harness has PlantNamed if its backend adopts keys, and only then")
 	}
 	if !got.Stateless && len(s.h.UnknownRef) == 0 {
 		s.Error("the harness lacks an UnknownRef")
