@@ -42,6 +42,9 @@ type Deps struct {
 	// PKCS11 are the modules of this process, of which each can be loaded once. Nil
 	// is for a process that opens one backend.
 	PKCS11 *pkcs11.Modules
+	// MayBeAway is for a process that goes on trying: a backend that does not answer is
+	// opened all the same, and is down until it does. Others get an error.
+	MayBeAway bool
 }
 
 // opener makes a backend from its settings.
@@ -147,6 +150,7 @@ func openPKCS11(ctx context.Context, settings Settings, deps Deps) (signer.Backe
 		Module: s.Module, TokenLabel: s.TokenLabel, TokenSerial: s.TokenSerial,
 		PINFile: s.PINFile, PINEnv: s.PINEnv, PINCommand: s.PINCommand, MaxSessions: s.MaxSessions,
 		PoolWait: s.PoolWait, CallTimeout: s.CallTimeout, Algorithms: algorithms, Logger: deps.Logger,
+		MayBeAway: deps.MayBeAway,
 	})
 	if err != nil {
 		return nil, err

@@ -10,24 +10,7 @@ import (
 	"sync"
 	"testing"
 	"time"
-
-	"connectrpc.com/connect"
 )
-
-// back is how soon after Vault's return tokens have to be issued again.
-const back = 2 * time.Second
-
-// comesBack wants a token soon, and returns it.
-func comesBack(t *testing.T, c client) (k issued) {
-	t.Helper()
-	took := eventually(t, back, "issuing works again", func() bool {
-		var err error
-		k, err = c.issue(t.Context(), "after", time.Second)
-		return err == nil
-	})
-	t.Logf("issuing works %s after Vault is back", took.Round(time.Millisecond))
-	return k
-}
 
 // vaultKeys returns the names of zonemint's keys in the engine.
 func (v *vault) vaultKeys(t *testing.T) (names []string) {
@@ -36,39 +19,6 @@ func (v *vault) vaultKeys(t *testing.T) (names []string) {
 		names = append(names, name.(string))
 	}
 	return names
-}
-
-// TestVaultGoesAway seals Vault, and kills it, under a server that keeps its keys
-// there. Issuing stops and says so, keys are served all along, and nothing is
-// restarted but Vault.
-func TestVaultGoesAway(t *testing.T) {
-	v := startVault(t)
-	db := newSQLite(t, t.TempDir())
-	in := installAdmin(t, db, settings{more: v.admit(t, "http://"+v.addr)})
-	s := in.start(t)
-	c := s.overConnect(t, in.admin)
-	tokens := []issued{c.mustIssue(t, "before")}
-	keys := s.keys(t, "zone")
-
-	for name, outage := range map[string]struct{ begin, end func() }{
-		"sealed": {func() { v.must(t, "PUT", "sys/seal", nil) }, func() { v.unseal(t) }},
-		"killed": {func() { v.kill(t) }, func() { v.start(t); v.unseal(t) }},
-	} {
-		outage.begin()
-		wantRefused(t, c, 3*time.Second, connect.CodeUnavailable)
-		if status := s.live(t); status != http.StatusOK {
-			t.Errorf("%s: the server counts as dead: status %d", name, status)
-		}
-		if doc := s.jwks(t, "zone"); doc.status != http.StatusOK || doc.maxAge <= 0 {
-			t.Errorf("%s: keys are served with status %d and max-age %s", name, doc.status, doc.maxAge)
-		}
-		outage.end()
-		tokens = append(tokens, comesBack(t, c))
-	}
-	wantValid(t, keys, tokens...)
-	s.stop(t)
-	db.wantRows(t, tokens)
-	in.verifyLedger(t)
 }
 
 // TestVaultKeysRotatedByOthers rotates every transit key by hand. Tokens go on

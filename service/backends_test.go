@@ -32,8 +32,13 @@ func TestBackendDown(t *testing.T) {
 	for range 50 {
 		wantCode(t, edge(), connect.CodeUnavailable)
 	}
-	if calls := hsm.Calls(signertest.OpSign) - before; calls > 20 {
+	calls := hsm.Calls(signertest.OpSign) - before
+	if calls > 20 {
 		t.Errorf("%d of 50 calls were made to a backend that is down", calls)
+	}
+	edgeKey := must(s.as(s.admin).keys.GetSigningKey(t.Context(), &pb.GetSigningKeyRequest{Keyset: "edge", Serial: 1}))
+	if rows := edgeKey.GetLiveTokens(); rows > int64(1+calls) {
+		t.Errorf("%d rows for 1 token and %d attempts to sign one", rows, calls)
 	}
 	if w := s.private("/healthz/ready"); w.Code != 503 || w.Body.String() != "backend \"hsm\" does not answer\n" {
 		t.Errorf("readiness is %d %q", w.Code, w.Body)

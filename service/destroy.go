@@ -27,7 +27,7 @@ func (s keyService) DestroySigningKey(ctx context.Context, req *pb.DestroySignin
 		return nil, noSerial(ks.Name, int(req.GetSerial()), err)
 	}
 	now := s.clock.estimate()
-	if err := destroyable(ks, k, now); err != nil {
+	if err := destroyable(ks, k, now, req.GetForce()); err != nil {
 		return nil, err
 	}
 	steps := []*pb.PlannedStep{{
@@ -42,13 +42,15 @@ func (s keyService) DestroySigningKey(ctx context.Context, req *pb.DestroySignin
 	return &pb.DestroySigningKeyResponse{Steps: steps, SigningKey: keyToProto(ks.Name, k)}, nil
 }
 
-func destroyable(ks store.Keyset, k store.SigningKey, now time.Time) error {
+func destroyable(ks store.Keyset, k store.SigningKey, now time.Time, force bool) error {
 	switch {
 	case k.State == store.StateFailed && now.Before(k.MakingUntil):
 		return &held{text: fmt.Sprintf("a replica is still making serial %d, which was given up: try again after %s",
 			k.Serial, k.MakingUntil.UTC().Format(time.RFC3339))}
 	case k.Imported:
 		return &held{text: fmt.Sprintf("serial %d was imported: its private key is not ours", k.Serial)}
+	case k.Adopted != "" && !force:
+		return &held{text: fmt.Sprintf("serial %d was adopted: zonemint did not make its private key, which others may still use; repeat with force to destroy it", k.Serial)}
 	case k.State == store.StateCreating || k.State.Verifies():
 		return &held{text: fmt.Sprintf("serial %d of keyset %q is %s: only keys that are removed, distrusted, abandoned or failed can be destroyed",
 			k.Serial, ks.Name, k.State)}
@@ -73,7 +75,7 @@ func (s keyService) destroy(ctx context.Context, ks store.Keyset, k store.Signin
 		return k, err
 	}
 	refs := []signer.Ref{k.Ref}
-	if len(k.Ref) == 0 {
+	if len(k.Ref) == 0 && k.Adopted == "" {
 		// It failed, or was destroyed before: what there is is known by its label.
 		if err := sleep(ctx, b.Traits().ConsistencyWindow); err != nil {
 			return k, err
@@ -178,7 +180,7 @@ func (s keyService) compare(ctx context.Context, found map[string][]signer.Label
 
 // expected says whether a backend ought to have the key of a row.
 func expected(b signer.Backend, row store.SigningKey) bool {
-	return !b.Traits().Stateless && !row.Imported && row.DestroyedAt.IsZero() &&
+	return !b.Traits().Stateless && !row.Imported && row.Adopted == "" && row.DestroyedAt.IsZero() &&
 		row.State != store.StateCreating && row.State != store.StateFailed
 }
 

@@ -13,6 +13,7 @@ import (
 
 	pb "github.com/zonemint/zonemint/proto/zonemint/v1"
 	"github.com/zonemint/zonemint/service"
+	"github.com/zonemint/zonemint/signer"
 	"github.com/zonemint/zonemint/signer/signertest"
 	"github.com/zonemint/zonemint/store"
 	"github.com/zonemint/zonemint/store/storetest/invariant"
@@ -77,6 +78,9 @@ func (s *server) sound(t testing.TB) {
 		if fake, ok := b.(*signertest.Fake); ok {
 			var labels []string
 			for _, k := range fake.Keys() {
+				if !signer.IsLabel(k.Label) {
+					continue // of somebody else
+				}
 				labels = append(labels, k.Label)
 			}
 			if err := invariant.Backend(t.Context(), db, labels); err != nil {

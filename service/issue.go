@@ -109,7 +109,7 @@ func (s *Service) tryIssue(ctx context.Context, who caller.Caller, w wanted) (is
 
 // begin takes the key, the time and an ID for a draft.
 func (s *Service) begin(who caller.Caller, d draft) (*pending, error) {
-	key, err := d.keyset.Active()
+	key, err := s.signingKey(d.keyset)
 	if err != nil {
 		return nil, err
 	}

@@ -167,18 +167,38 @@ func (s *Service) awaitKeys(ctx context.Context, ks store.Keyset, by store.Actor
 }
 
 func (s *Service) checkBackend(ks store.Keyset) error {
-	b, ok := s.cfg.Backends[ks.Backend]
-	if !ok {
-		return &invalid{"backend", fmt.Sprintf("%q is not configured on this server", ks.Backend)}
-	}
 	alg, err := signer.Parse(ks.Algorithm)
 	if err != nil {
 		return &invalid{"algorithm", err.Error()}
 	}
-	if !slices.Contains(b.Traits().Algorithms, alg) {
-		return &invalid{"algorithm", fmt.Sprintf("backend %q has no %s keys", ks.Backend, alg)}
+	own, err := s.traitsOf("backend", ks.Backend, alg)
+	if err != nil || ks.Policy.Standby == "" {
+		return err
+	}
+	standby, err := s.traitsOf("standby", ks.Policy.Standby, alg)
+	switch {
+	case err != nil:
+		return err
+	case ks.Policy.Standby == ks.Backend:
+		return &invalid{"standby", "is the keyset's own backend, and as little there as that when it is down"}
+	case standby.Custody < own.Custody && !ks.Policy.AllowWeakerStandby:
+		return &invalid{"standby", fmt.Sprintf("keeps private keys %s, and backend %q %s: say allow_weaker_standby if that is meant",
+			standby.Custody, ks.Backend, own.Custody)}
 	}
 	return nil
+}
+
+// traitsOf returns what a backend that a keyset names can do, if it has such keys.
+func (s *Service) traitsOf(field, name string, alg signer.Algorithm) (signer.Traits, error) {
+	b, ok := s.cfg.Backends[name]
+	if !ok {
+		return signer.Traits{}, &invalid{field, fmt.Sprintf("%q is not configured on this server", name)}
+	}
+	traits := b.Traits()
+	if !slices.Contains(traits.Algorithms, alg) {
+		return traits, &invalid{"algorithm", fmt.Sprintf("backend %q has no %s keys", name, alg)}
+	}
+	return traits, nil
 }
 
 // keysetFromProto takes over each field for itself: of a request that changes some
@@ -196,6 +216,7 @@ func keysetFromProto(k *pb.Keyset) (store.Keyset, error) {
 			Consumers:       k.GetConsumers(),
 			Mesh:            k.GetMesh(),
 			AllowMeshSystem: k.GetAllowMeshSystem(),
+			Standby:         k.GetStandby(), AllowWeakerStandby: k.GetAllowWeakerStandby(),
 		},
 	}
 	if ks.Algorithm == "" {
@@ -271,7 +292,8 @@ func keysetToProto(k store.Keyset) *pb.Keyset {
 		Consumers:       k.Policy.Consumers,
 		Mesh:            k.Mesh(),
 		AllowMeshSystem: k.Policy.AllowMeshSystem,
-		CreatedAt:       timestamppb.New(k.CreatedAt),
+		Standby:         k.Policy.Standby, AllowWeakerStandby: k.Policy.AllowWeakerStandby,
+		CreatedAt: timestamppb.New(k.CreatedAt),
 	}
 }
 
@@ -290,7 +312,7 @@ func keyToProto(keyset string, k store.SigningKey) *pb.SigningKey {
 		CreatedAt: timestamp(k.CreatedAt), PublishedAt: timestamp(k.PublishedAt),
 		ActivatedAt: timestamp(k.ActivatedAt), LastExpiry: timestamp(k.LastExpiry),
 		ActivateAfter: timestamp(k.ActivateAfter), RetiredAt: timestamp(k.RetiredAt), RemovedAt: timestamp(k.RemovedAt),
-		DestroyedAt: timestamp(k.DestroyedAt), Imported: k.Imported, TrustedUntil: timestamp(k.TrustedUntil), Reason: k.Reason,
+		DestroyedAt: timestamp(k.DestroyedAt), Imported: k.Imported, Adopted: k.Adopted, TrustedUntil: timestamp(k.TrustedUntil), Reason: k.Reason,
 	}
 }
 

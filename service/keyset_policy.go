@@ -24,6 +24,10 @@ func policyFields() map[string]func(to, from *store.Keyset) {
 		"publish_ahead":     func(to, from *store.Keyset) { to.Policy.PublishAhead = from.Policy.PublishAhead },
 		"consumers":         func(to, from *store.Keyset) { to.Policy.Consumers = from.Policy.Consumers },
 		"allow_mesh_system": func(to, from *store.Keyset) { to.Policy.AllowMeshSystem = from.Policy.AllowMeshSystem },
+		"standby":           func(to, from *store.Keyset) { to.Policy.Standby = from.Policy.Standby },
+		"allow_weaker_standby": func(to, from *store.Keyset) {
+			to.Policy.AllowWeakerStandby = from.Policy.AllowWeakerStandby
+		},
 	}
 }
 
@@ -70,7 +74,7 @@ func (s keyService) policyChange(ks, wish store.Keyset, paths []string) (store.C
 	if err := checkKeyset(ks); err != nil {
 		return store.Change{}, err
 	}
-	if slices.Contains(paths, "algorithm") || slices.Contains(paths, "backend") {
+	if slices.ContainsFunc(paths, func(path string) bool { return slices.Contains(aboutBackends(), path) }) {
 		if err := s.checkBackend(ks); err != nil {
 			return store.Change{}, err
 		}
@@ -79,6 +83,11 @@ func (s keyService) policyChange(ks, wish store.Keyset, paths []string) (store.C
 		"fields": strings.Join(paths, ","), "algorithm": ks.Algorithm, "backend": ks.Backend,
 		"distribution": ks.Distribution, "policy": ks.Policy,
 	}}, nil
+}
+
+// aboutBackends are the fields that say where private keys live.
+func aboutBackends() []string {
+	return []string{"algorithm", "backend", "standby", "allow_weaker_standby"}
 }
 
 // managed returns a keyset that the caller may change.

@@ -142,7 +142,7 @@ func (s *Service) makeFenced(ctx context.Context, b signer.Backend, keyset strin
 	if err != nil {
 		return err
 	}
-	ref, err := findOrCreate(ctx, b, spec, fence > 1)
+	ref, err := obtain(ctx, b, spec, k, fence > 1)
 	if err != nil {
 		return fmt.Errorf("making key %s/%d: %w", keyset, k.Serial, err)
 	}
@@ -187,6 +187,14 @@ func sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
+// obtain returns the private key of a row: one that is taken over, or one that is made.
+func obtain(ctx context.Context, b signer.Backend, spec signer.Spec, k store.SigningKey, tried bool) (signer.Ref, error) {
+	if k.Adopted != "" {
+		return signer.Adopt(ctx, b, spec, k.Adopted)
+	}
+	return findOrCreate(ctx, b, spec, tried)
+}
+
 // findOrCreate returns the key with spec's label, making it only if the backend
 // has none: an earlier attempt may have made it and died before it could say so.
 // Then what it made may not be visible yet.
@@ -227,7 +235,8 @@ func probe(ctx context.Context, b signer.Backend, spec signer.Spec, ref signer.R
 	if err != nil {
 		return store.Made{}, err
 	}
+	attestation, err := signer.Attest(ctx, b, spec, ref)
 	return store.Made{
-		Ref: ref, KID: signer.KID(spec.Keyset, spec.Serial, thumbprint), Thumbprint: thumbprint, PublicKey: public,
-	}, nil
+		Ref: ref, KID: signer.KID(spec.Keyset, spec.Serial, thumbprint), Thumbprint: thumbprint, PublicKey: public, Attestation: attestation,
+	}, err
 }

@@ -203,12 +203,15 @@ func (s *Service) Ready() error {
 	if _, err := s.clock.stamp(); err != nil {
 		return err
 	}
+	if err := s.backendsUp(); err != nil {
+		return err // first: it names the backend
+	}
 	for _, ks := range s.ring.Load().Keysets() {
 		if err := ks.Ready(); err != nil && !errors.Is(err, keyring.ErrNoActiveKey) {
 			return err
 		}
 	}
-	return s.backendsUp()
+	return nil
 }
 
 func health(w http.ResponseWriter, err error) {

@@ -67,7 +67,7 @@ func (p *plan) future(l *store.Lifecycle, s rotation.Step) {
 		p.add(&pb.PlannedStep{Action: "make", Serial: int32(s.Serial), At: timestamp(s.At), Reason: s.Reason})
 	case rotation.Activate:
 		p.activation(l, s)
-	case rotation.Abandon, rotation.Remove:
+	case rotation.Abandon, rotation.Remove, rotation.Retire, rotation.GiveUp:
 		p.add(p.stepOf(s))
 	}
 }
@@ -173,7 +173,7 @@ func (s keyService) GetSigningKey(ctx context.Context, req *pb.GetSigningKeyRequ
 	p.steps = slices.DeleteFunc(p.steps, func(s *pb.PlannedStep) bool { return s.GetSerial() != req.GetSerial() })
 	return &pb.GetSigningKeyResponse{
 		SigningKey: keyToProto(ks.Name, k), LiveTokens: p.live[k.Serial], Steps: p.steps,
-		Acknowledgements: acknowledgements(&l, k),
+		Acknowledgements: acknowledgements(&l, k), Attestation: k.Attestation,
 	}, nil
 }
 

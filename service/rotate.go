@@ -91,6 +91,11 @@ func (s keyService) RotateKeyset(ctx context.Context, req *pb.RotateKeysetReques
 	if err != nil {
 		return nil, err
 	}
+	if req.GetAdopt() != "" {
+		if err := s.checkAdoption(ctx, ks, req); err != nil {
+			return nil, err
+		}
+	}
 	p, err := s.newPlan(ctx, ks)
 	if err != nil {
 		return nil, err
@@ -118,18 +123,8 @@ func (s keyService) rotate(l *store.Lifecycle, req *pb.RotateKeysetRequest) (sto
 			return c, &held{text: fmt.Sprintf("serial %d of keyset %q does not sign; see `zonemint key list --keyset %s`", from, l.Keyset.Name, l.Keyset.Name)}
 		}
 	}
-	if b := req.GetBackend(); b != "" && b != l.Keyset.Backend {
-		if req.GetNow() {
-			return c, &held{text: fmt.Sprintf("keyset %q has no published key in backend %q yet: ask without now, and the rotation follows by itself", l.Keyset.Name, b)}
-		}
-		moved := l.Keyset
-		moved.Backend = b
-		if err := s.checkBackend(moved); err != nil {
-			return c, err
-		}
-		c.Keyset = &moved
-		c.New = []store.NewKey{{Role: store.RolePrimary, Label: signer.NewLabel(), ActivateAfter: l.Now, Reason: reasonOr(req.GetReason(), "moved to backend "+b)}}
-		return c, nil
+	if moves(l.Keyset, req) || req.GetAdopt() != "" {
+		return s.relocate(l, c, req)
 	}
 	next, ok := rotation.Successor(l, store.RolePrimary)
 	switch {
@@ -147,6 +142,31 @@ func (s keyService) rotate(l *store.Lifecycle, req *pb.RotateKeysetRequest) (sto
 	t, err := s.takeover(l, next, req.GetForce(), reasonOr(req.GetReason(), "rotation"))
 	c.Moves, c.New = t.Moves, t.New
 	return c, err
+}
+
+// moves says whether a rotation is to another backend.
+func moves(ks store.Keyset, req *pb.RotateKeysetRequest) bool {
+	return req.GetBackend() != "" && req.GetBackend() != ks.Backend
+}
+
+// relocate completes the change of a rotation to a key that none of the published
+// ones can be: in another backend, or one that somebody else has made.
+func (s keyService) relocate(l *store.Lifecycle, c store.Change, req *pb.RotateKeysetRequest) (store.Change, error) {
+	moved, reason := l.Keyset, "adopted"
+	if moves(l.Keyset, req) {
+		moved.Backend, reason = req.GetBackend(), "moved to backend "+req.GetBackend()
+		c.Keyset = &moved
+	}
+	if req.GetNow() {
+		return c, &held{text: fmt.Sprintf("keyset %q has no published key in backend %q yet: ask without now, and the rotation follows by itself", moved.Name, moved.Backend)}
+	}
+	if err := s.checkBackend(moved); err != nil {
+		return c, err
+	}
+	c.New = []store.NewKey{{
+		Role: store.RolePrimary, Label: signer.NewLabel(), ActivateAfter: l.Now, Adopt: req.GetAdopt(), Reason: reasonOr(req.GetReason(), reason),
+	}}
+	return c, nil
 }
 
 // takeover lets a key sign now, if every verifier knows it, or by force.

@@ -232,6 +232,9 @@ func TestConsumers(t *testing.T) {
 	wantCode(t, err, connect.CodeInvalidArgument)
 	s.states(t, "active", "published")
 
+	eventually(t, "that west is waited for is logged", func() bool {
+		return strings.Contains(s.log.String(), "consumer west has not acknowledged "+two)
+	})
 	must(ack("west", s.served(t, "zone")...))
 	s.become(t, 2, store.StateActive)
 	s.settles(t)

@@ -139,6 +139,7 @@ type Service struct {
 	validator protovalidate.Validator
 	metrics   *Metrics
 	guards    map[string]*signer.Guard // of the backends outside this process, by name
+	contacts  map[string]*contact      // with those
 	feed      *feed.Follower
 	gzips     sync.Pool     // of *gzip.Writer
 	ending    chan struct{} // closed when streams are to end
@@ -194,6 +195,7 @@ func (s *Service) Run(ctx context.Context) error {
 	g.Go(func() error { return s.keepAdvancing(ctx, renewed) })
 	g.Go(func() error { return s.keepMaintained(ctx) })
 	g.Go(func() error { return s.store.Watch(ctx, s.wake) })
+	g.Go(func() error { return s.watchBackends(ctx) })
 	g.Go(func() error { defer s.EndStreams(); return s.feed.Run(ctx) })
 	err := g.Wait()
 

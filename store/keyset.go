@@ -76,6 +76,21 @@ type Policy struct {
 	// AllowMeshSystem allows user tokens with the rights that control planes give
 	// to names and groups of their own.
 	AllowMeshSystem bool `json:"allow_mesh_system,omitempty"`
+	// Standby is the backend of the keys that sign while the keyset's backend
+	// cannot; empty if there are none.
+	Standby string `json:"standby,omitempty"`
+	// AllowWeakerStandby allows a standby whose private keys are kept less safely
+	// than those of the keyset's backend.
+	AllowWeakerStandby bool `json:"allow_weaker_standby,omitempty"`
+}
+
+// BackendFor returns the backend of new keys in that role; empty if the keyset is to
+// have none.
+func (k Keyset) BackendFor(role Role) string {
+	if role == RoleStandby {
+		return k.Policy.Standby
+	}
+	return k.Backend
 }
 
 // Mesh returns the mesh that the keyset's tokens are for: what follows the slash in

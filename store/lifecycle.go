@@ -309,6 +309,9 @@ func (d *DB) begin(ctx context.Context, tx Tx, l *Lifecycle, nk NewKey) (deed, e
 	l.Series.LastSerial = k.Serial
 	l.Keys = append(l.Keys, k)
 	detail := map[string]any{"backend": k.Backend, "algorithm": k.Algorithm, "reason": nk.Reason}
+	if k.Adopted != "" {
+		detail["adopted"] = k.Adopted
+	}
 	if k.Imported {
 		detail = map[string]any{"kid": k.KID, "algorithm": k.Algorithm, "trusted_until": k.TrustedUntil, "reason": nk.Reason}
 		return deed{"signing-key.import", target(l.Keyset.Name, k.Serial), detail}, nil

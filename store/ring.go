@@ -94,8 +94,8 @@ func (d *DB) CreateKeyset(ctx context.Context, ks Keyset, keys []NewKey, by Acto
 func (d *DB) insertKey(ctx context.Context, tx Tx, ks Keyset, serial int, nk NewKey, now time.Time) (SigningKey, error) {
 	k := SigningKey{
 		ID: uuid.New(), KeysetID: ks.ID, Serial: serial, Role: nk.Role, State: StateCreating,
-		Algorithm: ks.Algorithm, Backend: ks.Backend, Label: nk.Label, CreatedAt: now, Version: 1,
-		ActivateAfter: nk.ActivateAfter,
+		Algorithm: ks.Algorithm, Backend: ks.BackendFor(nk.Role), Label: nk.Label, CreatedAt: now, Version: 1,
+		ActivateAfter: nk.ActivateAfter, Adopted: nk.Adopt,
 	}
 	if im := nk.Import; im != nil {
 		k.Imported, k.State, k.Backend, k.Algorithm = true, StateRetiring, "", im.Algorithm
@@ -141,7 +141,7 @@ func (d *DB) ReleaseSigningKey(ctx context.Context, id uuid.UUID, fence int64) e
 // PublishSigningKey says that a key exists: creating becomes published.
 func (d *DB) PublishSigningKey(ctx context.Context, id uuid.UUID, fence int64, m Made, by Actor) (SigningKey, error) {
 	return d.changeKey(ctx, id, fence, StatePublished, by, map[string]any{"kid": m.KID}, func(k *SigningKey) {
-		k.Ref, k.KID, k.Thumbprint, k.PublicKey = m.Ref, m.KID, m.Thumbprint, m.PublicKey
+		k.Ref, k.KID, k.Thumbprint, k.PublicKey, k.Attestation = m.Ref, m.KID, m.Thumbprint, m.PublicKey, m.Attestation
 	})
 }
 

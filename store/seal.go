@@ -106,6 +106,9 @@ func (k *SigningKey) encoding() *encoding {
 	if !k.DestroyAskedAt.IsZero() {
 		e.text("destroy_asked_at").time(k.DestroyAskedAt)
 	}
+	if k.Adopted != "" {
+		e.text("adopted").text(k.Adopted)
+	}
 	return e
 }
 

@@ -76,7 +76,10 @@ type SigningKey struct {
 	Thumbprint string // RFC 7638, SHA-256, lower-case hexadecimal
 	PublicKey  []byte // PKIX, ASN.1 DER
 	Imported   bool
-	Reason     string // why it came to its state
+	// Adopted is what the key is called in its backend if zonemint did not make it
+	// but took it over; empty otherwise.
+	Adopted string
+	Reason  string // why it came to its state
 
 	CreatedAt     time.Time
 	PublishedAt   time.Time
@@ -130,6 +133,9 @@ type NewKey struct {
 	// ActivateAfter, if it is not zero, asks for the key to take over from then
 	// on.
 	ActivateAfter time.Time
+	// Adopt, if it is not empty, is what a key is called that its backend has
+	// already, and that is taken over instead of being made.
+	Adopt string
 	// Import, if it is not nil, is a public key that only verifies. It begins in
 	// state retiring, and no backend has it.
 	Import *ImportedKey
@@ -146,8 +152,9 @@ type ImportedKey struct {
 
 // Made is what is known of a key once its backend has made it.
 type Made struct {
-	Ref        []byte
-	KID        string
-	Thumbprint string
-	PublicKey  []byte
+	Ref         []byte
+	KID         string
+	Thumbprint  string
+	PublicKey   []byte
+	Attestation []byte // what the backend proves of where it lives
 }

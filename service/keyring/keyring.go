@@ -117,6 +117,14 @@ func (a *Active) SignJWS(ctx context.Context, input []byte) ([]byte, error) {
 	return a.key.SignJWS(ctx, input)
 }
 
+// Probe asks the backend for a signature that nobody gets.
+func (a *Active) Probe(ctx context.Context) error {
+	if a.err != nil {
+		return a.err
+	}
+	return a.key.Probe(ctx)
+}
+
 // SignsBatches says whether the backend signs many tokens in one call.
 func (a *Active) SignsBatches() bool { return a.err == nil && a.key.SignsBatches() }
 

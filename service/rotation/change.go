@@ -22,6 +22,10 @@ func Apply(l *store.Lifecycle, r Rules, label func() string) store.Change {
 			}
 		case Abandon:
 			c.Moves = append(c.Moves, store.Move{Serial: s.Serial, To: store.StateAbandoned, Reason: s.Reason})
+		case GiveUp:
+			c.Moves = append(c.Moves, store.Move{Serial: s.Serial, To: store.StateFailed, Reason: s.Reason})
+		case Retire:
+			c.Moves = append(c.Moves, store.Move{Serial: s.Serial, To: store.StateRetiring, Reason: s.Reason})
 		case Remove:
 			c.Moves = append(c.Moves, store.Move{Serial: s.Serial, To: store.StateRemoved, Reason: s.Reason})
 		case Make:

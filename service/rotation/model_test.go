@@ -91,7 +91,7 @@ func (m *model) do(who string, c store.Change) {
 		m.l.Series.LastSerial++
 		k := store.SigningKey{
 			Serial: m.l.Series.LastSerial, Role: nk.Role, State: store.StateCreating, Algorithm: m.l.Keyset.Algorithm,
-			Backend: m.l.Keyset.Backend, Label: nk.Label, CreatedAt: m.l.Now, ActivateAfter: nk.ActivateAfter,
+			Backend: m.l.Keyset.BackendFor(nk.Role), Label: nk.Label, CreatedAt: m.l.Now, ActivateAfter: nk.ActivateAfter,
 		}
 		if nk.Import != nil {
 			k.State, k.Imported, k.Backend, k.KID, k.TrustedUntil = store.StateRetiring, true, "", nk.Import.KID, nk.Import.TrustedUntil
@@ -122,9 +122,11 @@ func (m *model) move(move store.Move) {
 	k.State = move.To
 	switch move.To {
 	case store.StateActive:
-		k.ActivatedAt, m.l.Series.HasSigned, m.excused = m.l.Now, true, false
-		if n := len(m.in(store.StateActive)); n != 1 {
-			m.failf("%d keys are active", n)
+		if k.ActivatedAt = m.l.Now; k.Role == store.RolePrimary {
+			m.l.Series.HasSigned, m.excused = true, false
+		}
+		if n := m.active(k.Role); n != 1 {
+			m.failf("%d %s keys are active", n, k.Role)
 		}
 	case store.StateRetiring:
 		k.RetiredAt = m.l.Now
@@ -133,6 +135,16 @@ func (m *model) move(move store.Move) {
 	default:
 		m.l.Keys = slices.Delete(m.l.Keys, i, i+1)
 	}
+}
+
+// active returns how many keys sign in a role.
+func (m *model) active(role store.Role) (n int) {
+	for _, k := range m.in(store.StateActive) {
+		if k.Role == role {
+			n++
+		}
+	}
+	return n
 }
 
 func (m *model) in(states ...store.State) []store.SigningKey {
@@ -148,10 +160,13 @@ func (m *model) in(states ...store.State) []store.SigningKey {
 // check checks what holds after every step.
 func (m *model) check() {
 	m.t.Helper()
-	if n := len(m.in(store.StateActive)); n > 1 || n == 0 && m.l.Series.HasSigned && !m.excused {
+	if n := m.active(store.RolePrimary); n > 1 || n == 0 && m.l.Series.HasSigned && !m.excused {
 		m.failf("%d keys are active", n)
 	}
-	if n := len(m.in(store.StateCreating)); n > 6 {
+	if n := m.active(store.RoleStandby); n > 1 || n == 1 && !m.l.Series.HasSigned {
+		m.failf("%d standby keys are active", n)
+	}
+	if n := len(m.in(store.StateCreating)); n > 12 {
 		m.failf("%d keys are being made", n)
 	}
 }
@@ -193,7 +208,7 @@ func (m *model) justified(c store.Change) {
 		}
 		switch k := m.l.Keys[i]; move.To {
 		case store.StateActive:
-			if m.l.Series.HasSigned {
+			if m.l.Series.HasSigned || k.Role == store.RoleStandby {
 				m.known(k)
 			}
 		case store.StateRemoved:
@@ -201,14 +216,21 @@ func (m *model) justified(c store.Change) {
 				m.failf("serial %d is removed at %s, its last token expires at %s, trusted until %s", k.Serial, m.l.Now, m.expired[k.Serial], k.TrustedUntil)
 			}
 		case store.StateDistrusted, store.StateFailed:
-			m.failf("serial %d becomes %s by itself", k.Serial, move.To)
+			if !m.dismissed(k) || move.To == store.StateDistrusted {
+				m.failf("serial %d becomes %s by itself", k.Serial, move.To)
+			}
 		case store.StateRetiring:
-			if !slices.ContainsFunc(c.Moves, func(m store.Move) bool { return m.To == store.StateActive }) {
+			if !m.dismissed(k) && !slices.ContainsFunc(c.Moves, func(m store.Move) bool { return m.To == store.StateActive }) {
 				m.failf("serial %d retires, and nothing takes its place", k.Serial)
 			}
 		default:
 		}
 	}
+}
+
+// dismissed says whether a key is a standby of a keyset that is to have none.
+func (m *model) dismissed(k store.SigningKey) bool {
+	return k.Role == store.RoleStandby && m.l.Keyset.Policy.Standby == ""
 }
 
 // known wants every verifier to know a key, whatever set it has got from whatever

@@ -38,7 +38,7 @@ func Preview(l *store.Lifecycle, c store.Change) store.Lifecycle {
 		after.Series.LastSerial++
 		after.Keys = append(after.Keys, store.SigningKey{
 			Serial: after.Series.LastSerial, Role: nk.Role, State: store.StateCreating, ActivateAfter: nk.ActivateAfter,
-			Backend: after.Keyset.Backend, Algorithm: after.Keyset.Algorithm, Reason: nk.Reason,
+			Backend: after.Keyset.BackendFor(nk.Role), Algorithm: after.Keyset.Algorithm, Reason: nk.Reason,
 		})
 	}
 	after.Keys = slices.DeleteFunc(after.Keys, func(k store.SigningKey) bool {

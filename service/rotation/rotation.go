@@ -28,6 +28,8 @@ const (
 	Make     Kind = "make"     // make the key in its backend and publish it
 	Activate Kind = "activate" // let it sign; the key that does now retires
 	Abandon  Kind = "abandon"  // take a successor back that is not wanted any more
+	GiveUp   Kind = "give-up"  // stop making a key that is not wanted any more
+	Retire   Kind = "retire"   // let it only verify, with none in its place
 	Remove   Kind = "remove"   // take it out of the JWK set
 )
 
@@ -75,6 +77,7 @@ func Steps(l *store.Lifecycle, r Rules) []Step {
 		}
 	}
 	steps = append(steps, succession(l, r, store.RolePrimary)...)
+	steps = append(steps, standby(l, r)...)
 	for _, k := range l.Keys {
 		if s, ok := removal(r, k); ok {
 			steps = append(steps, s)
@@ -117,6 +120,32 @@ func succession(l *store.Lifecycle, r Rules, role store.Role) []Step {
 	}
 	if s, ok := takeover(l, r, role, heirs); ok {
 		steps = append(steps, s)
+	}
+	return steps
+}
+
+// standby returns what is to become of the keys that sign while the keyset's backend
+// cannot. They come after the first key of the keyset, about which no verifier can
+// be wrong, and go when they are not wanted any more.
+func standby(l *store.Lifecycle, r Rules) []Step {
+	switch {
+	case l.Keyset.BackendFor(store.RoleStandby) == "":
+		return dismissal(l)
+	case !l.Series.HasSigned:
+		return nil
+	default:
+		return succession(l, r, store.RoleStandby)
+	}
+}
+
+// dismissal returns the end of the standby keys of a keyset that is to have none.
+func dismissal(l *store.Lifecycle) []Step {
+	var steps []Step
+	end := map[store.State]Kind{store.StateActive: Retire, store.StatePublished: Abandon, store.StateCreating: GiveUp}
+	for _, k := range l.Keys {
+		if kind, ok := end[k.State]; ok && k.Role == store.RoleStandby {
+			steps = append(steps, Step{Kind: kind, Serial: k.Serial, KID: k.KID, At: l.Now, Reason: "the keyset has no standby any more"})
+		}
 	}
 	return steps
 }
@@ -168,8 +197,11 @@ func heirs(l *store.Lifecycle, role store.Role) []store.SigningKey {
 
 func begin(l *store.Lifecycle, role store.Role, superseded []store.SigningKey) Step {
 	s := Step{Kind: Begin, Serial: l.Series.LastSerial + 1, At: l.Now, role: role, Reason: "the keyset has no published successor"}
+	if role == store.RoleStandby {
+		s.Reason = "the standby has no published successor"
+	}
 	if len(superseded) > 0 {
-		s.Reason = fmt.Sprintf("new keys are to be %s in backend %q", l.Keyset.Algorithm, l.Keyset.Backend)
+		s.Reason = fmt.Sprintf("new keys are to be %s in backend %q", l.Keyset.Algorithm, l.Keyset.BackendFor(role))
 		for _, k := range superseded { // a rotation that was asked for goes on
 			s.activateAfter = latest(s.activateAfter, k.ActivateAfter)
 		}
@@ -238,15 +270,19 @@ func next(l *store.Lifecycle, role store.Role, heirs []store.SigningKey) (store.
 
 // fits says whether a key is of the kind that the keyset wants new keys to be.
 func fits(l *store.Lifecycle, k store.SigningKey) bool {
-	return k.Backend == l.Keyset.Backend && k.Algorithm == l.Keyset.Algorithm
+	return k.Backend == l.Keyset.BackendFor(k.Role) && k.Algorithm == l.Keyset.Algorithm
 }
 
 // asked returns from when on a key is to take over, and why; zero if it is not.
 func asked(l *store.Lifecycle, role store.Role, k store.SigningKey) (time.Time, string) {
 	active, signing := l.Active(role)
 	switch every := time.Duration(l.Keyset.Policy.RotateEvery); {
+	case !signing && role == store.RoleStandby:
+		return l.Now, "no key is ready to stand in"
 	case !signing:
 		return l.Now, "no key of the keyset signs"
+	case role == store.RoleStandby && active.Backend != l.Keyset.BackendFor(role):
+		return l.Now, fmt.Sprintf("the standby is to be in backend %q", l.Keyset.BackendFor(role))
 	case !k.ActivateAfter.IsZero():
 		return k.ActivateAfter, "a rotation was asked for"
 	case every > 0:

@@ -89,7 +89,9 @@ func (m *model) replicaChanges() {
 
 func (m *model) policyChanges() {
 	ks := m.l.Keyset
-	switch m.r.IntN(6) {
+	switch m.r.IntN(7) {
+	case 6:
+		ks.Policy.Standby = pick(m, "", "cloud", "other")
 	case 0:
 		ks.Distribution = pick(m, store.DistributionJWKS, store.DistributionKumaSync, store.DistributionManual)
 	case 1:
@@ -101,7 +103,7 @@ func (m *model) policyChanges() {
 	case 4:
 		ks.Backend, ks.Algorithm = pick(m, "local", "hsm"), pick(m, "ES256", "EdDSA")
 	default:
-		backend := pick(m, "local", "hsm")
+		backend := pick(m, "local", "hsm", "cloud", "other")
 		m.down[backend] = !m.down[backend]
 		m.log = append(m.log, fmt.Sprintf("backend %s is down: %t", backend, m.down[backend]))
 		return
@@ -137,7 +139,7 @@ func (m *model) moveByHand() {
 	case to == store.StateActive:
 		m.do("admin by force", rotation.Takeover(&l, k.Serial, "asked", m.label))
 		return
-	case k.State == store.StateActive:
+	case k.State == store.StateActive && k.Role == store.RolePrimary:
 		m.excused = true
 	}
 	m.do("admin by force", store.Change{Moves: []store.Move{{Serial: k.Serial, To: to}}})
@@ -170,16 +172,33 @@ func (m *model) settle() {
 		m.pass(30 * day)
 		m.advance()
 	}
-	if got := m.in(store.StateActive, store.StatePublished, store.StateCreating); len(got) != 2 || len(m.in(store.StateActive)) != 1 || len(m.in(store.StatePublished)) != 1 {
+	roles := []store.Role{store.RolePrimary}
+	if ks.Policy.Standby != "" {
+		roles = append(roles, store.RoleStandby)
+	}
+	if got := m.in(store.StateActive, store.StatePublished, store.StateCreating); len(got) != 2*len(roles) || len(m.in(store.StatePublished)) != len(roles) {
 		m.failf("it settles with %+v", got)
 	}
-	l := m.look()
-	if next, _ := rotation.Successor(&l, store.RolePrimary); next.Backend != m.l.Keyset.Backend || next.Algorithm != m.l.Keyset.Algorithm {
-		m.failf("the successor is %s in %s, not %s in %s", next.Algorithm, next.Backend, m.l.Keyset.Algorithm, m.l.Keyset.Backend)
+	for _, role := range roles {
+		m.settled(role)
 	}
 	for _, k := range m.in(store.StateRetiring) {
 		if !k.Imported || !k.TrustedUntil.IsZero() {
 			m.failf("serial %d is never removed", k.Serial)
 		}
+	}
+}
+
+// settled wants a key that signs in a role, and a successor of the kind that is
+// wanted. A standby that signs is in its backend: it moves there by itself.
+func (m *model) settled(role store.Role) {
+	m.t.Helper()
+	l := m.look()
+	active, ok := l.Active(role)
+	if !ok || role == store.RoleStandby && active.Backend != m.l.Keyset.BackendFor(role) {
+		m.failf("as %s signs %+v", role, active)
+	}
+	if next, _ := rotation.Successor(&l, role); next.Backend != m.l.Keyset.BackendFor(role) || next.Algorithm != m.l.Keyset.Algorithm {
+		m.failf("the %s successor is %s in %s, not %s in %s", role, next.Algorithm, next.Backend, m.l.Keyset.Algorithm, m.l.Keyset.BackendFor(role))
 	}
 }

@@ -78,7 +78,7 @@ func (t tx) InsertSigningKey(ctx context.Context, k store.SigningKey) error {
 		ID: k.ID, KeysetID: k.KeysetID, Serial: int32(k.Serial), Role: string(k.Role), State: string(k.State),
 		Algorithm: k.Algorithm, Backend: k.Backend, Label: k.Label,
 		Kid: ref(k.KID), Thumbprint: ref(k.Thumbprint), PublicKey: k.PublicKey,
-		Imported: k.Imported, TrustedUntil: refTime(k.TrustedUntil), Reason: k.Reason,
+		Imported: k.Imported, Adopted: k.Adopted, TrustedUntil: refTime(k.TrustedUntil), Reason: k.Reason,
 		CreatedAt: k.CreatedAt, PublishedAt: refTime(k.PublishedAt), ActivateAfter: refTime(k.ActivateAfter),
 		RetiredAt: refTime(k.RetiredAt), Version: k.Version, Mac: k.MAC,
 	}))
@@ -111,7 +111,7 @@ func toSigningKey(r dbsqlc.SigningKey) store.SigningKey {
 		PublishedAt: utc(r.PublishedAt), ActivateAfter: utc(r.ActivateAfter), ActivatedAt: utc(r.ActivatedAt),
 		RetiredAt: utc(r.RetiredAt), RemovedAt: utc(r.RemovedAt), DestroyedAt: utc(r.DestroyedAt),
 		DestroyAskedAt: utc(r.DestroyAskedAt), MakingUntil: utc(r.LeaseUntil),
-		TrustedUntil: utc(r.TrustedUntil), Attestation: r.Attestation,
+		TrustedUntil: utc(r.TrustedUntil), Attestation: r.Attestation, Adopted: r.Adopted,
 		Version: r.Version, MAC: r.Mac, LastExpiry: r.LastExpiry.UTC(),
 	}
 }

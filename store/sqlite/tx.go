@@ -85,7 +85,7 @@ func (t *tx) InsertSigningKey(ctx context.Context, k store.SigningKey) error {
 		ID: k.ID.String(), KeysetID: k.KeysetID.String(), Serial: int64(k.Serial), Role: string(k.Role), State: string(k.State),
 		Algorithm: k.Algorithm, Backend: k.Backend, Label: k.Label,
 		Kid: ref(k.KID), Thumbprint: ref(k.Thumbprint), PublicKey: k.PublicKey,
-		Imported: flag(k.Imported), TrustedUntil: micro(k.TrustedUntil), Reason: k.Reason,
+		Imported: flag(k.Imported), Adopted: k.Adopted, TrustedUntil: micro(k.TrustedUntil), Reason: k.Reason,
 		CreatedAt: k.CreatedAt.UnixMicro(), PublishedAt: micro(k.PublishedAt), ActivateAfter: micro(k.ActivateAfter),
 		RetiredAt: micro(k.RetiredAt), Version: k.Version, Mac: k.MAC,
 	}))
@@ -115,7 +115,7 @@ func toSigningKey(r dbsqlc.SigningKey) store.SigningKey {
 		PublishedAt: utc(r.PublishedAt), ActivateAfter: utc(r.ActivateAfter), ActivatedAt: utc(r.ActivatedAt),
 		RetiredAt: utc(r.RetiredAt), RemovedAt: utc(r.RemovedAt), DestroyedAt: utc(r.DestroyedAt),
 		DestroyAskedAt: utc(r.DestroyAskedAt), MakingUntil: utc(r.LeaseUntil),
-		TrustedUntil: utc(r.TrustedUntil), Attestation: r.Attestation,
+		TrustedUntil: utc(r.TrustedUntil), Attestation: r.Attestation, Adopted: r.Adopted,
 		Version: r.Version, MAC: r.Mac, LastExpiry: at(r.LastExpiry),
 	}
 }

@@ -109,7 +109,7 @@ func zoneKeyset(name string) store.Keyset {
 		Name: name, Profile: store.ProfileZone, Algorithm: "ES256", Backend: "local", Distribution: store.DistributionJWKS,
 		Policy: store.Policy{
 			MaxValidFor: store.Duration(720 * time.Hour), DefaultValidFor: store.Duration(time.Hour),
-			Backdate: store.Duration(time.Minute),
+			Backdate: store.Duration(time.Minute), Standby: "other",
 		},
 	}
 }

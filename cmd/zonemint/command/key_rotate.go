@@ -12,7 +12,8 @@ import (
 type rotation struct {
 	conn             connection
 	now, force, plan bool
-	backend, reason  string
+	backend, adopt   string
+	reason           string
 	wait             bool
 	form             *choice
 }
@@ -26,13 +27,17 @@ func newKeyRotate() *cobra.Command {
 has it. The server does that by itself; the steps are printed, with what each waits
 for. The key that signs now goes on verifying until its last token has expired.
 
+With --adopt the successor is a key that the backend holds already and zonemint did
+not make. That takes an administrator whose credential is not narrowed.
+
 With --now the successor takes over at once, or the command fails and says who may
 not have it yet; --force does not care. With --wait the command ends when the
 successor signs. Interrupting it does not stop the rotation.`,
 		Example: `  zonemint key rotate zone --plan
   zonemint key rotate zone --wait --timeout 10m
   zonemint key rotate zone --now --reason 'incident 42'
-  zonemint key rotate zone --backend hsm --reason 'moving to the HSM'`,
+  zonemint key rotate zone --backend hsm --reason 'moving to the HSM'
+  zonemint key rotate zone --backend hsm --adopt 'pkcs11:object=mesh-2026'`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error { return r.run(cmd, args[0]) },
 	}
@@ -43,11 +48,13 @@ successor signs. Interrupting it does not stop the rotation.`,
 	f.BoolVar(&r.plan, "plan", false, "say what would happen, and do nothing")
 	f.BoolVar(&r.wait, "wait", false, "show progress until the successor signs")
 	f.StringVar(&r.backend, "backend", "", "the `name` of the backend of new keys from now on; the successor is then made there first")
+	f.StringVar(&r.adopt, "adopt", "", "take over the key that the backend knows by this `name` instead of making one")
 	f.StringVar(&r.reason, "reason", "", "why, a `text` for the audit")
 	r.form = outputFlag(cmd, asTable, asJSON)
 	connectionFlags(cmd, &r.conn)
 	f.Lookup("timeout").Usage = "how long to wait for an answer, and if it is given, with --wait in all"
 	cmd.MarkFlagsMutuallyExclusive("plan", "wait")
+	cmd.MarkFlagsMutuallyExclusive("now", "adopt")
 	return cmd
 }
 
@@ -60,7 +67,7 @@ func (r rotation) run(cmd *cobra.Command, keyset string) error {
 		return err
 	}
 	req := &pb.RotateKeysetRequest{
-		Keyset: keyset, Backend: r.backend, Now: r.now, Reason: r.reason, DryRun: r.plan, Force: r.force,
+		Keyset: keyset, Backend: r.backend, Adopt: r.adopt, Now: r.now, Reason: r.reason, DryRun: r.plan, Force: r.force,
 	}
 	if !r.plan {
 		if req.FromSerial, err = signing(cmd, c, keyset); err != nil {

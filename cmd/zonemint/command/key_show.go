@@ -12,14 +12,15 @@ import (
 
 func newKeyShow() *cobra.Command {
 	var conn connection
-	var publicKey bool
+	var publicKey, attestation bool
 	var form *choice
 	cmd := &cobra.Command{
 		Use:   "show" + useKey,
 		Short: "Show one key: its tokens, who has it, and what will become of it",
 		Long: `Show one key: how many live tokens it has signed, which replicas and consumers
 say that they have it, and what will become of it. With --public-key, its public
-half in PEM and nothing else.`,
+half in PEM and nothing else; with --attestation, what its backend proved of the
+hardware that it lives in.`,
 		Example: `  zonemint key show zone 2
   zonemint key show zone-2-2a22dca2 -o json
   zonemint key show zone 1 --public-key > zone-1.pub`,
@@ -38,20 +39,20 @@ half in PEM and nothing else.`,
 			if err != nil {
 				return name.about(err)
 			}
-			switch {
-			case publicKey:
-				return printPublicKey(cmd, resp.GetSigningKey())
-			case form.value == asJSON:
-				return showJSON(cmd, resp)
-			default:
-				return printKey(cmd.OutOrStdout(), resp)
+			if attestation {
+				return printAttestation(cmd, resp)
 			}
+			if publicKey {
+				return printPublicKey(cmd, resp.GetSigningKey())
+			}
+			return showKey(cmd, form, resp)
 		},
 	}
 	cmd.Flags().BoolVar(&publicKey, "public-key", false, "print the public key in PEM and nothing else")
+	cmd.Flags().BoolVar(&attestation, "attestation", false, "print what the backend proved of where the private key lives, as JSON, and nothing else")
 	form = outputFlag(cmd, asTable, asJSON)
 	connectionFlags(cmd, &conn)
-	cmd.MarkFlagsMutuallyExclusive("public-key", "output")
+	cmd.MarkFlagsMutuallyExclusive("public-key", "output", "attestation")
 	return cmd
 }
 
@@ -63,7 +64,19 @@ func printPublicKey(cmd *cobra.Command, k *pb.SigningKey) error {
 	return err
 }
 
-func printKey(out io.Writer, resp *pb.GetSigningKeyResponse) error {
+func printAttestation(cmd *cobra.Command, resp *pb.GetSigningKeyResponse) error {
+	k := resp.GetSigningKey()
+	if len(resp.GetAttestation()) == 0 {
+		return fmt.Errorf("there is no attestation of %s, serial %d: backend %q gave none when the key was made", k.GetKeyset(), k.GetSerial(), k.GetBackend())
+	}
+	_, err := cmd.OutOrStdout().Write(append(resp.GetAttestation(), '\n'))
+	return err
+}
+
+func showKey(cmd *cobra.Command, form *choice, resp *pb.GetSigningKeyResponse) error {
+	if form.value == asJSON {
+		return showJSON(cmd, resp)
+	}
 	tables := []table{keyDetails(resp)}
 	if len(resp.GetAcknowledgements()) > 0 {
 		tables = append(tables, acknowledgementTable(resp.GetAcknowledgements()))
@@ -71,7 +84,7 @@ func printKey(out io.Writer, resp *pb.GetSigningKeyResponse) error {
 	if len(resp.GetSteps()) > 0 {
 		tables = append(tables, stepTable(resp.GetSteps()))
 	}
-	return printTables(out, tables...)
+	return printTables(cmd.OutOrStdout(), tables...)
 }
 
 // keyDetails lists what is known of a key; what has not happened is left out.
@@ -93,6 +106,10 @@ func keyDetails(resp *pb.GetSigningKeyResponse) table {
 		if value != "" {
 			t.add(name, value)
 		}
+	}
+	known("adopted", k.GetAdopted())
+	if len(resp.GetAttestation()) > 0 {
+		t.add("attestation", "see --attestation")
 	}
 	known("created", moment(k.GetCreatedAt()))
 	known("published", moment(k.GetPublishedAt()))

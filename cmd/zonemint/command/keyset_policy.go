@@ -20,6 +20,8 @@ type policy struct {
 	rotateEvery, publishAhead              time.Duration
 	consumers                              []string
 	allowMeshSystem                        bool
+	standby                                string
+	allowWeakerStandby                     bool
 }
 
 // flags adds the flags. What a keyset has without them is for create alone to
@@ -36,6 +38,8 @@ func (p *policy) flags(cmd *cobra.Command, without func(text string) string) {
 	f.DurationVar(&p.publishAhead, "publish-ahead", 0, "how long a successor is published at least, on top of what caches need"+without("0"))
 	f.StringSliceVar(&p.consumers, "consumer", nil, "the `names` of those who must acknowledge a key before it signs"+without("nobody"))
 	f.BoolVar(&p.allowMeshSystem, "allow-mesh-system", false, `user tokens may have names and groups that begin with "mesh-system:", the rights of administrators`)
+	f.StringVar(&p.standby, "standby", "", "the `name` of the backend whose keys sign while the other one cannot"+without("none"))
+	f.BoolVar(&p.allowWeakerStandby, "allow-weaker-standby", false, "the standby may keep its private keys less safely than the backend does")
 	p.form = outputFlag(cmd, asTable, asJSON)
 	connectionFlags(cmd, &p.conn)
 }
@@ -51,7 +55,7 @@ func (p *policy) keyset(cmd *cobra.Command, name string) *pb.Keyset {
 		Backdate:        optional(cmd, "backdate", p.backdate),
 		RotateEvery:     optional(cmd, "rotate-every", p.rotateEvery),
 		PublishAhead:    optional(cmd, "publish-ahead", p.publishAhead),
-		AllowMeshSystem: p.allowMeshSystem,
+		AllowMeshSystem: p.allowMeshSystem, Standby: p.standby, AllowWeakerStandby: p.allowWeakerStandby,
 	}
 }
 
@@ -105,7 +109,9 @@ concerns new keys, their algorithm and backend, takes effect with the next rotat
 Consumers that are given replace those there are. Name and profile do not change.`,
 		Example: `  zonemint keyset update zone --rotate-every 2160h --publish-ahead 24h
   zonemint keyset update edge --distribution manual --consumer cp-west --consumer cp-east
-  zonemint keyset update edge --no-consumers`,
+  zonemint keyset update edge --no-consumers
+  zonemint keyset update zone --standby kms
+  zonemint keyset update zone --standby ""`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			mask := updateMask(cmd, noConsumers)
@@ -136,7 +142,7 @@ func updateMask(cmd *cobra.Command, noConsumers bool) *fieldmaskpb.FieldMask {
 	mask := &fieldmaskpb.FieldMask{}
 	for _, flag := range []string{
 		"algorithm", "backend", "distribution", "max-valid-for", "default-valid-for", "backdate", "rotate-every", "publish-ahead",
-		"allow-mesh-system",
+		"allow-mesh-system", "standby", "allow-weaker-standby",
 	} {
 		if cmd.Flags().Changed(flag) {
 			mask.Paths = append(mask.Paths, strings.ReplaceAll(flag, "-", "_"))

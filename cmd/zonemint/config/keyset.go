@@ -28,6 +28,9 @@ type Keyset struct {
 	Consumers       []string       `koanf:"consumers"`
 	Mesh            string         `koanf:"mesh"`
 	AllowMeshSystem bool           `koanf:"allow_mesh_system"`
+	Standby         string         `koanf:"standby"`
+	// AllowWeakerStandby allows a standby with a weaker custody.
+	AllowWeakerStandby bool `koanf:"allow_weaker_standby"`
 }
 
 func (c Config) checkKeysets() error {
@@ -40,6 +43,9 @@ func (c Config) checkKeysets() error {
 		}
 		if _, ok := c.Backends[k.Backend]; !ok && k.Backend != "" && k.Backend != c.DefaultBackend {
 			fault(fmt.Errorf("backend: %q is neither under backends nor the default", k.Backend))
+		}
+		if _, ok := c.Backends[k.Standby]; !ok && k.Standby != "" && k.Standby != c.DefaultBackend {
+			fault(fmt.Errorf("standby: %q is neither under backends nor the default", k.Standby))
 		}
 		if names[k.Name] {
 			fault(fmt.Errorf("name: %q is there twice", k.Name))
@@ -75,7 +81,7 @@ func (k Keyset) Proto() (*pb.Keyset, error) {
 		Distribution: pb.Distribution(distribution), MaxValidFor: optional(k.MaxValidFor),
 		DefaultValidFor: optional(k.DefaultValidFor), RotateEvery: optional(k.RotateEvery),
 		PublishAhead: optional(k.PublishAhead), Consumers: k.Consumers,
-		Mesh: k.Mesh, AllowMeshSystem: k.AllowMeshSystem,
+		Mesh: k.Mesh, AllowMeshSystem: k.AllowMeshSystem, Standby: k.Standby, AllowWeakerStandby: k.AllowWeakerStandby,
 	}
 	if k.Backdate != nil {
 		out.Backdate = durationpb.New(*k.Backdate)

@@ -149,7 +149,7 @@ func New(ctx context.Context, c config.Config, key *instancekey.Key, log *slog.L
 
 func (s *Server) openBackends(ctx context.Context, key *instancekey.Key) error {
 	names := map[string]bool{s.cfg.DefaultBackend: true}
-	deps := backends.Deps{AEAD: key.AEAD(), Logger: s.log, PKCS11: &pkcs11.Modules{}}
+	deps := backends.Deps{AEAD: key.AEAD(), Logger: s.log, PKCS11: &pkcs11.Modules{}, MayBeAway: true}
 	for name := range s.cfg.Backends {
 		names[name] = true
 	}
@@ -169,7 +169,7 @@ func (s *Server) ensureKeysets(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if err := s.Service.EnsureKeyset(ctx, req); err != nil {
+		if err := s.Service.EnsureKeysetLater(ctx, req); err != nil {
 			return fmt.Errorf("making keyset %s: %w", k.Name, err)
 		}
 	}

@@ -182,8 +182,14 @@ type Keyset struct {
 	// begin with "mesh-system:", to which control planes give the rights of
 	// administrators.
 	AllowMeshSystem bool `protobuf:"varint,14,opt,name=allow_mesh_system,json=allowMeshSystem,proto3" json:"allow_mesh_system,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// The backend of the keys that sign while the keyset's own backend cannot. They
+	// are in the JWK set beside the others, always. Empty: there are none.
+	Standby string `protobuf:"bytes,15,opt,name=standby,proto3" json:"standby,omitempty"`
+	// Whether the private keys of the standby may be kept less safely than those of
+	// the keyset's backend, such as in the server's process behind an HSM.
+	AllowWeakerStandby bool `protobuf:"varint,16,opt,name=allow_weaker_standby,json=allowWeakerStandby,proto3" json:"allow_weaker_standby,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
 }
 
 func (x *Keyset) Reset() {
@@ -314,6 +320,20 @@ func (x *Keyset) GetAllowMeshSystem() bool {
 	return false
 }
 
+func (x *Keyset) GetStandby() string {
+	if x != nil {
+		return x.Standby
+	}
+	return ""
+}
+
+func (x *Keyset) GetAllowWeakerStandby() bool {
+	if x != nil {
+		return x.AllowWeakerStandby
+	}
+	return false
+}
+
 // CreateKeysetRequest asks for a new keyset.
 type CreateKeysetRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -422,7 +442,7 @@ type UpdateKeysetRequest struct {
 	Keyset *Keyset `protobuf:"bytes,1,opt,name=keyset,proto3" json:"keyset,omitempty"`
 	// What changes, of "algorithm", "backend", "distribution", "max_valid_for",
 	// "default_valid_for", "backdate", "rotate_every", "publish_ahead",
-	// "consumers" and "allow_mesh_system".
+	// "consumers", "allow_mesh_system", "standby" and "allow_weaker_standby".
 	UpdateMask    *fieldmaskpb.FieldMask `protobuf:"bytes,2,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -735,7 +755,9 @@ type SigningKey struct {
 	// For imported keys, when they stop being trusted. Absent is never.
 	TrustedUntil *timestamppb.Timestamp `protobuf:"bytes,18,opt,name=trusted_until,json=trustedUntil,proto3" json:"trusted_until,omitempty"`
 	// Why it is in an ended state.
-	Reason        string `protobuf:"bytes,19,opt,name=reason,proto3" json:"reason,omitempty"`
+	Reason string `protobuf:"bytes,19,opt,name=reason,proto3" json:"reason,omitempty"`
+	// What the key is called in its backend, if it was not made but adopted.
+	Adopted       string `protobuf:"bytes,20,opt,name=adopted,proto3" json:"adopted,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -903,11 +925,18 @@ func (x *SigningKey) GetReason() string {
 	return ""
 }
 
+func (x *SigningKey) GetAdopted() string {
+	if x != nil {
+		return x.Adopted
+	}
+	return ""
+}
+
 // PlannedStep is a change of a key that is due, planned, or held back.
 type PlannedStep struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// "make", "publish", "activate", "retire", "abandon", "remove", "distrust" or
-	// "destroy".
+	// "make", "publish", "activate", "retire", "abandon", "give-up", "remove",
+	// "distrust" or "destroy".
 	Action string `protobuf:"bytes,1,opt,name=action,proto3" json:"action,omitempty"`
 	// The keyset's name.
 	Keyset string `protobuf:"bytes,2,opt,name=keyset,proto3" json:"keyset,omitempty"`
@@ -1098,8 +1127,11 @@ type GetSigningKeyResponse struct {
 	Steps []*PlannedStep `protobuf:"bytes,3,rep,name=steps,proto3" json:"steps,omitempty"`
 	// The replicas and consumers that count, and what each has.
 	Acknowledgements []*Acknowledgement `protobuf:"bytes,4,rep,name=acknowledgements,proto3" json:"acknowledgements,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// What the backend proved of where the private key lives when it was made, in a
+	// form of its own; empty if it proved nothing.
+	Attestation   []byte `protobuf:"bytes,5,opt,name=attestation,proto3" json:"attestation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GetSigningKeyResponse) Reset() {
@@ -1156,6 +1188,13 @@ func (x *GetSigningKeyResponse) GetSteps() []*PlannedStep {
 func (x *GetSigningKeyResponse) GetAcknowledgements() []*Acknowledgement {
 	if x != nil {
 		return x.Acknowledgements
+	}
+	return nil
+}
+
+func (x *GetSigningKeyResponse) GetAttestation() []byte {
+	if x != nil {
+		return x.Attestation
 	}
 	return nil
 }
@@ -1251,7 +1290,11 @@ type RotateKeysetRequest struct {
 	Force bool `protobuf:"varint,6,opt,name=force,proto3" json:"force,omitempty"`
 	// Only if this serial signs now, so that a call can be repeated. Zero: whichever
 	// signs.
-	FromSerial    int32 `protobuf:"varint,7,opt,name=from_serial,json=fromSerial,proto3" json:"from_serial,omitempty"`
+	FromSerial int32 `protobuf:"varint,7,opt,name=from_serial,json=fromSerial,proto3" json:"from_serial,omitempty"`
+	// Take over a key that the backend holds already, instead of making one, and
+	// make it the successor. What it is called there, in the backend's own terms; see
+	// docs/backends.md.
+	Adopt         string `protobuf:"bytes,8,opt,name=adopt,proto3" json:"adopt,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1333,6 +1376,13 @@ func (x *RotateKeysetRequest) GetFromSerial() int32 {
 		return x.FromSerial
 	}
 	return 0
+}
+
+func (x *RotateKeysetRequest) GetAdopt() string {
+	if x != nil {
+		return x.Adopt
+	}
+	return ""
 }
 
 // RotateKeysetResponse says what happens.
@@ -2469,8 +2519,7 @@ var File_zonemint_v1_key_proto protoreflect.FileDescriptor
 
 const file_zonemint_v1_key_proto_rawDesc = "" +
 	"\n" +
-	"\x15zonemint/v1/key.proto\x12\vzonemint.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe4\n" +
-	"\n" +
+	"\x15zonemint/v1/key.proto\x12\vzonemint.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb9\v\n" +
 	"\x06Keyset\x12\xcb\x01\n" +
 	"\x04name\x18\x01 \x01(\tB\xb6\x01\xbaH\xb2\x01\xba\x01\xaa\x01\n" +
 	"\vkeyset.name\x12?must be one or two labels of a-z, 0-9 and '-', separated by '/'\x1aZthis.matches('^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(/[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)?$')r\x02\x18dR\x04name\x128\n" +
@@ -2494,7 +2543,9 @@ const file_zonemint_v1_key_proto_rawDesc = "" +
 	"\x0fkeyset.consumer\x12Omust be 1 to 63 of a-z, 0-9, '.', '_' and '-', beginning with a letter or digit\x1a+this.matches('^[a-z0-9][-._a-z0-9]{0,62}$')R\tconsumers\x12\xff\x01\n" +
 	"\x04mesh\x18\r \x01(\tB\xea\x01\xbaH\xe6\x01\xba\x01\xe2\x01\n" +
 	"\vkeyset.mesh\x12Ymust be a mesh name: labels of a-z, 0-9 and '-', separated by '.', at most 253 characters\x1axthis == '' || (this.size() <= 253 && this.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$'))R\x04mesh\x12*\n" +
-	"\x11allow_mesh_system\x18\x0e \x01(\bR\x0fallowMeshSystem\"J\n" +
+	"\x11allow_mesh_system\x18\x0e \x01(\bR\x0fallowMeshSystem\x12!\n" +
+	"\astandby\x18\x0f \x01(\tB\a\xbaH\x04r\x02\x18?R\astandby\x120\n" +
+	"\x14allow_weaker_standby\x18\x10 \x01(\bR\x12allowWeakerStandby\"J\n" +
 	"\x13CreateKeysetRequest\x123\n" +
 	"\x06keyset\x18\x01 \x01(\v2\x13.zonemint.v1.KeysetB\x06\xbaH\x03\xc8\x01\x01R\x06keyset\"\x7f\n" +
 	"\x14CreateKeysetResponse\x12+\n" +
@@ -2512,7 +2563,7 @@ const file_zonemint_v1_key_proto_rawDesc = "" +
 	"\x16ListSigningKeysRequest\x12!\n" +
 	"\x06keyset\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18dR\x06keyset\"U\n" +
 	"\x17ListSigningKeysResponse\x12:\n" +
-	"\fsigning_keys\x18\x01 \x03(\v2\x17.zonemint.v1.SigningKeyR\vsigningKeys\"\xb2\x06\n" +
+	"\fsigning_keys\x18\x01 \x03(\v2\x17.zonemint.v1.SigningKeyR\vsigningKeys\"\xcc\x06\n" +
 	"\n" +
 	"SigningKey\x12\x16\n" +
 	"\x06keyset\x18\x01 \x01(\tR\x06keyset\x12\x16\n" +
@@ -2539,7 +2590,8 @@ const file_zonemint_v1_key_proto_rawDesc = "" +
 	"\fdestroyed_at\x18\x10 \x01(\v2\x1a.google.protobuf.TimestampR\vdestroyedAt\x12\x1a\n" +
 	"\bimported\x18\x11 \x01(\bR\bimported\x12?\n" +
 	"\rtrusted_until\x18\x12 \x01(\v2\x1a.google.protobuf.TimestampR\ftrustedUntil\x12\x16\n" +
-	"\x06reason\x18\x13 \x01(\tR\x06reason\"\xae\x02\n" +
+	"\x06reason\x18\x13 \x01(\tR\x06reason\x12\x18\n" +
+	"\aadopted\x18\x14 \x01(\tR\aadopted\"\xae\x02\n" +
 	"\vPlannedStep\x12\x16\n" +
 	"\x06action\x18\x01 \x01(\tR\x06action\x12\x16\n" +
 	"\x06keyset\x18\x02 \x01(\tR\x06keyset\x12\x16\n" +
@@ -2556,19 +2608,20 @@ const file_zonemint_v1_key_proto_rawDesc = "" +
 	" \x01(\x03R\fbrokenTokens\"Z\n" +
 	"\x14GetSigningKeyRequest\x12!\n" +
 	"\x06keyset\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18dR\x06keyset\x12\x1f\n" +
-	"\x06serial\x18\x02 \x01(\x05B\a\xbaH\x04\x1a\x02 \x00R\x06serial\"\xec\x01\n" +
+	"\x06serial\x18\x02 \x01(\x05B\a\xbaH\x04\x1a\x02 \x00R\x06serial\"\x8e\x02\n" +
 	"\x15GetSigningKeyResponse\x128\n" +
 	"\vsigning_key\x18\x01 \x01(\v2\x17.zonemint.v1.SigningKeyR\n" +
 	"signingKey\x12\x1f\n" +
 	"\vlive_tokens\x18\x02 \x01(\x03R\n" +
 	"liveTokens\x12.\n" +
 	"\x05steps\x18\x03 \x03(\v2\x18.zonemint.v1.PlannedStepR\x05steps\x12H\n" +
-	"\x10acknowledgements\x18\x04 \x03(\v2\x1c.zonemint.v1.AcknowledgementR\x10acknowledgements\"\x8c\x01\n" +
+	"\x10acknowledgements\x18\x04 \x03(\v2\x1c.zonemint.v1.AcknowledgementR\x10acknowledgements\x12 \n" +
+	"\vattestation\x18\x05 \x01(\fR\vattestation\"\x8c\x01\n" +
 	"\x0fAcknowledgement\x12\x1a\n" +
 	"\bconsumer\x18\x01 \x01(\tR\bconsumer\x12\x18\n" +
 	"\areplica\x18\x02 \x01(\bR\areplica\x12\x17\n" +
 	"\ahas_key\x18\x03 \x01(\bR\x06hasKey\x12*\n" +
-	"\x02at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\"\xe8\x01\n" +
+	"\x02at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\"\x88\x02\n" +
 	"\x13RotateKeysetRequest\x12!\n" +
 	"\x06keyset\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18dR\x06keyset\x12!\n" +
 	"\abackend\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18?R\abackend\x12\x10\n" +
@@ -2577,7 +2630,8 @@ const file_zonemint_v1_key_proto_rawDesc = "" +
 	"\adry_run\x18\x05 \x01(\bR\x06dryRun\x12\x14\n" +
 	"\x05force\x18\x06 \x01(\bR\x05force\x12(\n" +
 	"\vfrom_serial\x18\a \x01(\x05B\a\xbaH\x04\x1a\x02(\x00R\n" +
-	"fromSerial\"\x82\x01\n" +
+	"fromSerial\x12\x1e\n" +
+	"\x05adopt\x18\b \x01(\tB\b\xbaH\x05r\x03\x18\xe8\aR\x05adopt\"\x82\x01\n" +
 	"\x14RotateKeysetResponse\x12.\n" +
 	"\x05steps\x18\x01 \x03(\v2\x18.zonemint.v1.PlannedStepR\x05steps\x12:\n" +
 	"\fsigning_keys\x18\x02 \x03(\v2\x17.zonemint.v1.SigningKeyR\vsigningKeys\"\xb0\x01\n" +

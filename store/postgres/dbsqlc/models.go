@@ -154,4 +154,5 @@ type SigningKey struct {
 	LeaseUntil     *time.Time
 	IssueBarrier   time.Time
 	DestroyAskedAt *time.Time
+	Adopted        string
 }

@@ -77,7 +77,7 @@ func (q *Queries) GetSeries(ctx context.Context, keysetID uuid.UUID) (GetSeriesR
 }
 
 const getSigningKey = `-- name: GetSigningKey :one
-SELECT id, keyset_id, serial, role, state, algorithm, backend, label, ref, kid, thumbprint, public_key, imported, trusted_until, attestation, reason, created_at, published_at, activate_after, activated_at, retired_at, removed_at, destroyed_at, version, mac, last_expiry, lease_owner, lease_fence, lease_until, issue_barrier, destroy_asked_at FROM signing_keys WHERE keyset_id = $1 AND serial = $2
+SELECT id, keyset_id, serial, role, state, algorithm, backend, label, ref, kid, thumbprint, public_key, imported, trusted_until, attestation, reason, created_at, published_at, activate_after, activated_at, retired_at, removed_at, destroyed_at, version, mac, last_expiry, lease_owner, lease_fence, lease_until, issue_barrier, destroy_asked_at, adopted FROM signing_keys WHERE keyset_id = $1 AND serial = $2
 `
 
 type GetSigningKeyParams struct {
@@ -120,15 +120,16 @@ func (q *Queries) GetSigningKey(ctx context.Context, arg GetSigningKeyParams) (S
 		&i.LeaseUntil,
 		&i.IssueBarrier,
 		&i.DestroyAskedAt,
+		&i.Adopted,
 	)
 	return i, err
 }
 
 const insertSigningKey = `-- name: InsertSigningKey :exec
 INSERT INTO signing_keys (id, keyset_id, serial, role, state, algorithm, backend, label, kid, thumbprint, public_key,
-                          imported, trusted_until, reason, created_at, published_at, activate_after, retired_at, version, mac)
+                          imported, trusted_until, reason, created_at, published_at, activate_after, retired_at, adopted, version, mac)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11,
-        $12, $13, $14, $15, $16, $17, $18, $19, $20)
+        $12, $13, $14, $15, $16, $17, $18, $19, $20, $21)
 `
 
 type InsertSigningKeyParams struct {
@@ -150,6 +151,7 @@ type InsertSigningKeyParams struct {
 	PublishedAt   *time.Time
 	ActivateAfter *time.Time
 	RetiredAt     *time.Time
+	Adopted       string
 	Version       int64
 	Mac           []byte
 }
@@ -174,6 +176,7 @@ func (q *Queries) InsertSigningKey(ctx context.Context, arg InsertSigningKeyPara
 		arg.PublishedAt,
 		arg.ActivateAfter,
 		arg.RetiredAt,
+		arg.Adopted,
 		arg.Version,
 		arg.Mac,
 	)
@@ -181,7 +184,7 @@ func (q *Queries) InsertSigningKey(ctx context.Context, arg InsertSigningKeyPara
 }
 
 const listKeysOf = `-- name: ListKeysOf :many
-SELECT id, keyset_id, serial, role, state, algorithm, backend, label, ref, kid, thumbprint, public_key, imported, trusted_until, attestation, reason, created_at, published_at, activate_after, activated_at, retired_at, removed_at, destroyed_at, version, mac, last_expiry, lease_owner, lease_fence, lease_until, issue_barrier, destroy_asked_at FROM signing_keys
+SELECT id, keyset_id, serial, role, state, algorithm, backend, label, ref, kid, thumbprint, public_key, imported, trusted_until, attestation, reason, created_at, published_at, activate_after, activated_at, retired_at, removed_at, destroyed_at, version, mac, last_expiry, lease_owner, lease_fence, lease_until, issue_barrier, destroy_asked_at, adopted FROM signing_keys
 WHERE keyset_id = $1 AND state IN ('creating', 'published', 'active', 'retiring')
 ORDER BY serial
 `
@@ -228,6 +231,7 @@ func (q *Queries) ListKeysOf(ctx context.Context, keysetID uuid.UUID) ([]Signing
 			&i.LeaseUntil,
 			&i.IssueBarrier,
 			&i.DestroyAskedAt,
+			&i.Adopted,
 		); err != nil {
 			return nil, err
 		}
@@ -240,7 +244,7 @@ func (q *Queries) ListKeysOf(ctx context.Context, keysetID uuid.UUID) ([]Signing
 }
 
 const listLiveSigningKeys = `-- name: ListLiveSigningKeys :many
-SELECT id, keyset_id, serial, role, state, algorithm, backend, label, ref, kid, thumbprint, public_key, imported, trusted_until, attestation, reason, created_at, published_at, activate_after, activated_at, retired_at, removed_at, destroyed_at, version, mac, last_expiry, lease_owner, lease_fence, lease_until, issue_barrier, destroy_asked_at FROM signing_keys
+SELECT id, keyset_id, serial, role, state, algorithm, backend, label, ref, kid, thumbprint, public_key, imported, trusted_until, attestation, reason, created_at, published_at, activate_after, activated_at, retired_at, removed_at, destroyed_at, version, mac, last_expiry, lease_owner, lease_fence, lease_until, issue_barrier, destroy_asked_at, adopted FROM signing_keys
 WHERE state IN ('creating', 'published', 'active', 'retiring')
 ORDER BY keyset_id, serial
 `
@@ -287,6 +291,7 @@ func (q *Queries) ListLiveSigningKeys(ctx context.Context) ([]SigningKey, error)
 			&i.LeaseUntil,
 			&i.IssueBarrier,
 			&i.DestroyAskedAt,
+			&i.Adopted,
 		); err != nil {
 			return nil, err
 		}
@@ -332,7 +337,7 @@ func (q *Queries) ListSeries(ctx context.Context) ([]ListSeriesRow, error) {
 }
 
 const listSigningKeysOfKeyset = `-- name: ListSigningKeysOfKeyset :many
-SELECT id, keyset_id, serial, role, state, algorithm, backend, label, ref, kid, thumbprint, public_key, imported, trusted_until, attestation, reason, created_at, published_at, activate_after, activated_at, retired_at, removed_at, destroyed_at, version, mac, last_expiry, lease_owner, lease_fence, lease_until, issue_barrier, destroy_asked_at FROM signing_keys WHERE keyset_id = $1 ORDER BY serial
+SELECT id, keyset_id, serial, role, state, algorithm, backend, label, ref, kid, thumbprint, public_key, imported, trusted_until, attestation, reason, created_at, published_at, activate_after, activated_at, retired_at, removed_at, destroyed_at, version, mac, last_expiry, lease_owner, lease_fence, lease_until, issue_barrier, destroy_asked_at, adopted FROM signing_keys WHERE keyset_id = $1 ORDER BY serial
 `
 
 func (q *Queries) ListSigningKeysOfKeyset(ctx context.Context, keysetID uuid.UUID) ([]SigningKey, error) {
@@ -376,6 +381,7 @@ func (q *Queries) ListSigningKeysOfKeyset(ctx context.Context, keysetID uuid.UUI
 			&i.LeaseUntil,
 			&i.IssueBarrier,
 			&i.DestroyAskedAt,
+			&i.Adopted,
 		); err != nil {
 			return nil, err
 		}
@@ -388,7 +394,7 @@ func (q *Queries) ListSigningKeysOfKeyset(ctx context.Context, keysetID uuid.UUI
 }
 
 const lockSigningKey = `-- name: LockSigningKey :one
-SELECT id, keyset_id, serial, role, state, algorithm, backend, label, ref, kid, thumbprint, public_key, imported, trusted_until, attestation, reason, created_at, published_at, activate_after, activated_at, retired_at, removed_at, destroyed_at, version, mac, last_expiry, lease_owner, lease_fence, lease_until, issue_barrier, destroy_asked_at FROM signing_keys WHERE id = $1 FOR NO KEY UPDATE
+SELECT id, keyset_id, serial, role, state, algorithm, backend, label, ref, kid, thumbprint, public_key, imported, trusted_until, attestation, reason, created_at, published_at, activate_after, activated_at, retired_at, removed_at, destroyed_at, version, mac, last_expiry, lease_owner, lease_fence, lease_until, issue_barrier, destroy_asked_at, adopted FROM signing_keys WHERE id = $1 FOR NO KEY UPDATE
 `
 
 func (q *Queries) LockSigningKey(ctx context.Context, id uuid.UUID) (SigningKey, error) {
@@ -426,6 +432,7 @@ func (q *Queries) LockSigningKey(ctx context.Context, id uuid.UUID) (SigningKey,
 		&i.LeaseUntil,
 		&i.IssueBarrier,
 		&i.DestroyAskedAt,
+		&i.Adopted,
 	)
 	return i, err
 }

@@ -148,4 +148,5 @@ type SigningKey struct {
 	LeaseUntil     *int64
 	IssueBarrier   int64
 	DestroyAskedAt *int64
+	Adopted        string
 }

@@ -58,7 +58,7 @@ func (q *Queries) GetSeries(ctx context.Context, keysetID string) (GetSeriesRow,
 }
 
 const getSigningKey = `-- name: GetSigningKey :one
-SELECT id, keyset_id, serial, role, state, algorithm, backend, label, ref, kid, thumbprint, public_key, imported, trusted_until, attestation, reason, created_at, published_at, activate_after, activated_at, retired_at, removed_at, destroyed_at, version, mac, last_expiry, lease_owner, lease_fence, lease_until, issue_barrier, destroy_asked_at FROM signing_keys WHERE keyset_id = ?1 AND serial = ?2
+SELECT id, keyset_id, serial, role, state, algorithm, backend, label, ref, kid, thumbprint, public_key, imported, trusted_until, attestation, reason, created_at, published_at, activate_after, activated_at, retired_at, removed_at, destroyed_at, version, mac, last_expiry, lease_owner, lease_fence, lease_until, issue_barrier, destroy_asked_at, adopted FROM signing_keys WHERE keyset_id = ?1 AND serial = ?2
 `
 
 type GetSigningKeyParams struct {
@@ -101,15 +101,16 @@ func (q *Queries) GetSigningKey(ctx context.Context, arg GetSigningKeyParams) (S
 		&i.LeaseUntil,
 		&i.IssueBarrier,
 		&i.DestroyAskedAt,
+		&i.Adopted,
 	)
 	return i, err
 }
 
 const insertSigningKey = `-- name: InsertSigningKey :exec
 INSERT INTO signing_keys (id, keyset_id, serial, role, state, algorithm, backend, label, kid, thumbprint, public_key,
-                          imported, trusted_until, reason, created_at, published_at, activate_after, retired_at, version, mac)
+                          imported, trusted_until, reason, created_at, published_at, activate_after, retired_at, adopted, version, mac)
 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11,
-        ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)
+        ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21)
 `
 
 type InsertSigningKeyParams struct {
@@ -131,6 +132,7 @@ type InsertSigningKeyParams struct {
 	PublishedAt   *int64
 	ActivateAfter *int64
 	RetiredAt     *int64
+	Adopted       string
 	Version       int64
 	Mac           []byte
 }
@@ -155,6 +157,7 @@ func (q *Queries) InsertSigningKey(ctx context.Context, arg InsertSigningKeyPara
 		arg.PublishedAt,
 		arg.ActivateAfter,
 		arg.RetiredAt,
+		arg.Adopted,
 		arg.Version,
 		arg.Mac,
 	)
@@ -162,7 +165,7 @@ func (q *Queries) InsertSigningKey(ctx context.Context, arg InsertSigningKeyPara
 }
 
 const listKeysOf = `-- name: ListKeysOf :many
-SELECT id, keyset_id, serial, role, state, algorithm, backend, label, ref, kid, thumbprint, public_key, imported, trusted_until, attestation, reason, created_at, published_at, activate_after, activated_at, retired_at, removed_at, destroyed_at, version, mac, last_expiry, lease_owner, lease_fence, lease_until, issue_barrier, destroy_asked_at FROM signing_keys
+SELECT id, keyset_id, serial, role, state, algorithm, backend, label, ref, kid, thumbprint, public_key, imported, trusted_until, attestation, reason, created_at, published_at, activate_after, activated_at, retired_at, removed_at, destroyed_at, version, mac, last_expiry, lease_owner, lease_fence, lease_until, issue_barrier, destroy_asked_at, adopted FROM signing_keys
 WHERE keyset_id = ?1 AND state IN ('creating', 'published', 'active', 'retiring')
 ORDER BY serial
 `
@@ -209,6 +212,7 @@ func (q *Queries) ListKeysOf(ctx context.Context, keysetID string) ([]SigningKey
 			&i.LeaseUntil,
 			&i.IssueBarrier,
 			&i.DestroyAskedAt,
+			&i.Adopted,
 		); err != nil {
 			return nil, err
 		}
@@ -224,7 +228,7 @@ func (q *Queries) ListKeysOf(ctx context.Context, keysetID string) ([]SigningKey
 }
 
 const listLiveSigningKeys = `-- name: ListLiveSigningKeys :many
-SELECT id, keyset_id, serial, role, state, algorithm, backend, label, ref, kid, thumbprint, public_key, imported, trusted_until, attestation, reason, created_at, published_at, activate_after, activated_at, retired_at, removed_at, destroyed_at, version, mac, last_expiry, lease_owner, lease_fence, lease_until, issue_barrier, destroy_asked_at FROM signing_keys
+SELECT id, keyset_id, serial, role, state, algorithm, backend, label, ref, kid, thumbprint, public_key, imported, trusted_until, attestation, reason, created_at, published_at, activate_after, activated_at, retired_at, removed_at, destroyed_at, version, mac, last_expiry, lease_owner, lease_fence, lease_until, issue_barrier, destroy_asked_at, adopted FROM signing_keys
 WHERE state IN ('creating', 'published', 'active', 'retiring')
 ORDER BY keyset_id, serial
 `
@@ -271,6 +275,7 @@ func (q *Queries) ListLiveSigningKeys(ctx context.Context) ([]SigningKey, error)
 			&i.LeaseUntil,
 			&i.IssueBarrier,
 			&i.DestroyAskedAt,
+			&i.Adopted,
 		); err != nil {
 			return nil, err
 		}
@@ -322,7 +327,7 @@ func (q *Queries) ListSeries(ctx context.Context) ([]ListSeriesRow, error) {
 }
 
 const listSigningKeysOfKeyset = `-- name: ListSigningKeysOfKeyset :many
-SELECT id, keyset_id, serial, role, state, algorithm, backend, label, ref, kid, thumbprint, public_key, imported, trusted_until, attestation, reason, created_at, published_at, activate_after, activated_at, retired_at, removed_at, destroyed_at, version, mac, last_expiry, lease_owner, lease_fence, lease_until, issue_barrier, destroy_asked_at FROM signing_keys WHERE keyset_id = ?1 ORDER BY serial
+SELECT id, keyset_id, serial, role, state, algorithm, backend, label, ref, kid, thumbprint, public_key, imported, trusted_until, attestation, reason, created_at, published_at, activate_after, activated_at, retired_at, removed_at, destroyed_at, version, mac, last_expiry, lease_owner, lease_fence, lease_until, issue_barrier, destroy_asked_at, adopted FROM signing_keys WHERE keyset_id = ?1 ORDER BY serial
 `
 
 func (q *Queries) ListSigningKeysOfKeyset(ctx context.Context, keysetID string) ([]SigningKey, error) {
@@ -366,6 +371,7 @@ func (q *Queries) ListSigningKeysOfKeyset(ctx context.Context, keysetID string) 
 			&i.LeaseUntil,
 			&i.IssueBarrier,
 			&i.DestroyAskedAt,
+			&i.Adopted,
 		); err != nil {
 			return nil, err
 		}
@@ -381,7 +387,7 @@ func (q *Queries) ListSigningKeysOfKeyset(ctx context.Context, keysetID string) 
 }
 
 const lockSigningKey = `-- name: LockSigningKey :one
-SELECT id, keyset_id, serial, role, state, algorithm, backend, label, ref, kid, thumbprint, public_key, imported, trusted_until, attestation, reason, created_at, published_at, activate_after, activated_at, retired_at, removed_at, destroyed_at, version, mac, last_expiry, lease_owner, lease_fence, lease_until, issue_barrier, destroy_asked_at FROM signing_keys WHERE id = ?1
+SELECT id, keyset_id, serial, role, state, algorithm, backend, label, ref, kid, thumbprint, public_key, imported, trusted_until, attestation, reason, created_at, published_at, activate_after, activated_at, retired_at, removed_at, destroyed_at, version, mac, last_expiry, lease_owner, lease_fence, lease_until, issue_barrier, destroy_asked_at, adopted FROM signing_keys WHERE id = ?1
 `
 
 func (q *Queries) LockSigningKey(ctx context.Context, id string) (SigningKey, error) {
@@ -419,6 +425,7 @@ func (q *Queries) LockSigningKey(ctx context.Context, id string) (SigningKey, er
 		&i.LeaseUntil,
 		&i.IssueBarrier,
 		&i.DestroyAskedAt,
+		&i.Adopted,
 	)
 	return i, err
 }

@@ -1,8 +1,8 @@
 -- name: InsertSigningKey :exec
 INSERT INTO signing_keys (id, keyset_id, serial, role, state, algorithm, backend, label, kid, thumbprint, public_key,
-                          imported, trusted_until, reason, created_at, published_at, activate_after, retired_at, version, mac)
+                          imported, trusted_until, reason, created_at, published_at, activate_after, retired_at, adopted, version, mac)
 VALUES (@id, @keyset_id, @serial, @role, @state, @algorithm, @backend, @label, @kid, @thumbprint, @public_key,
-        @imported, @trusted_until, @reason, @created_at, @published_at, @activate_after, @retired_at, @version, @mac);
+        @imported, @trusted_until, @reason, @created_at, @published_at, @activate_after, @retired_at, @adopted, @version, @mac);
 
 -- name: ListLiveSigningKeys :many
 -- What a replica needs to sign and to publish: everything but the ended states.
