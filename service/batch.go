@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -20,6 +21,9 @@ import (
 // backend with fewer sessions bounds it itself.
 const batchSigners = 8
 
+// perSignature is what each further token of a batch adds to the patience with a backend.
+const perSignature = 20 * time.Millisecond
+
 // result is what became of an item of a batch.
 type result struct {
 	issued
@@ -33,12 +37,15 @@ func (s *Service) issueBatch(ctx context.Context, who caller.Caller, items []*pb
 	for i := range all {
 		all[i] = i
 	}
+	var failed exclusions
 	for attempt, again := 0, all; len(again) > 0 && attempt <= refusals; attempt++ {
 		seen := s.ring.Load().Generation
-		s.tryBatch(ctx, who, items, again, results)
+		s.tryBatch(ctx, who, items, again, results, failed)
+		elsewhere := failed.addAll(results)
 		if again = refusedKeys(results); len(again) > 0 && s.ring.RefreshPast(ctx, seen) != nil {
 			break
 		}
+		again = append(again, elsewhere...)
 	}
 	for i := range results {
 		_ = s.noted(who, results[i].err)
@@ -57,13 +64,13 @@ func refusedKeys(results []result) (again []int) {
 }
 
 // tryBatch issues the items with the given indexes and sets their results.
-func (s *Service) tryBatch(ctx context.Context, who caller.Caller, items []*pb.IssueTokensItem, indexes []int, results []result) {
+func (s *Service) tryBatch(ctx context.Context, who caller.Caller, items []*pb.IssueTokensItem, indexes []int, results []result, failed exclusions) {
 	ring := s.ring.Load()
 	begun := make([]*pending, 0, len(indexes))
 	at := make([]int, 0, len(indexes))
 	rows := make([]store.Issuance, 0, len(indexes))
 	for _, i := range indexes {
-		p, err := s.beginItem(ring, who, items[i])
+		p, err := s.beginItem(ring, who, items[i], failed)
 		results[i] = result{err: err}
 		if err == nil {
 			begun, at, rows = append(begun, p), append(at, i), append(rows, p.row)
@@ -79,7 +86,7 @@ func (s *Service) tryBatch(ctx context.Context, who caller.Caller, items []*pb.I
 		}
 		return
 	}
-	signAll(ctx, begun, at, results)
+	s.signAll(ctx, begun, at, results)
 	rowErrs, err := ticket.Wait(ctx)
 	for n, i := range at {
 		switch {
@@ -91,7 +98,7 @@ func (s *Service) tryBatch(ctx context.Context, who caller.Caller, items []*pb.I
 	}
 }
 
-func (s *Service) beginItem(ring *keyring.Snapshot, who caller.Caller, item *pb.IssueTokensItem) (*pending, error) {
+func (s *Service) beginItem(ring *keyring.Snapshot, who caller.Caller, item *pb.IssueTokensItem, failed exclusions) (*pending, error) {
 	req, w, err := wantedOf(item)
 	if err != nil {
 		return nil, err
@@ -106,7 +113,7 @@ func (s *Service) beginItem(ring *keyring.Snapshot, who caller.Caller, item *pb.
 	if err != nil {
 		return nil, err
 	}
-	return s.begin(who, d)
+	return s.begin(who, d, failed)
 }
 
 // wantedOf returns the request in an item and what it says.
@@ -125,14 +132,14 @@ func wantedOf(item *pb.IssueTokensItem) (proto.Message, wanted, error) {
 
 // signAll signs tokens side by side and sets their results. What a backend signs
 // in one call is one job.
-func signAll(ctx context.Context, begun []*pending, at []int, results []result) {
+func (s *Service) signAll(ctx context.Context, begun []*pending, at []int, results []result) {
 	jobs := signingJobs(begun)
 	var next atomic.Int64
 	var wg sync.WaitGroup
 	for range min(batchSigners, len(jobs)) {
 		wg.Go(func() {
 			for n := int(next.Add(1)) - 1; n < len(jobs); n = int(next.Add(1)) - 1 {
-				signJob(ctx, jobs[n], begun, at, results)
+				s.signJob(ctx, jobs[n], begun, at, results)
 			}
 		})
 	}
@@ -156,16 +163,22 @@ func signingJobs(begun []*pending) (jobs [][]int) {
 	return jobs
 }
 
-func signJob(ctx context.Context, job []int, begun []*pending, at []int, results []result) {
-	key := begun[job[0]].key
+func (s *Service) signJob(ctx context.Context, job []int, begun []*pending, at []int, results []result) {
+	first := begun[job[0]]
+	key, patience := first.key, first.patience
+	if patience > 0 {
+		patience += time.Duration(len(job)-1) * perSignature
+	}
+	within, cancel := within(ctx, patience)
+	defer cancel()
 	inputs := make([][]byte, len(job))
 	for n, i := range job {
 		inputs[n] = begun[i].signingInput()
 	}
-	for n, r := range key.SignJWSBatch(ctx, inputs) {
+	for n, r := range key.SignJWSBatch(within, inputs) {
 		i := job[n]
-		if r.Err != nil {
-			results[at[i]] = result{err: fmt.Errorf("signing with %s: %w", key.KID, r.Err)}
+		if err := s.signed(ctx, begun[i].keyset, key, r.Err); err != nil {
+			results[at[i]] = result{err: fmt.Errorf("signing with %s: %w", key.KID, err)}
 			continue
 		}
 		results[at[i]] = result{issued: begun[i].signed(inputs[n], r.Signature)}

@@ -5,10 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strconv"
 	"strings"
+	"time"
 
 	"buf.build/go/protovalidate"
 	"connectrpc.com/connect"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/zonemint/zonemint/service/caller"
 	"github.com/zonemint/zonemint/service/keyring"
@@ -179,12 +183,36 @@ func outside(request string, err error) *connect.Error {
 	code, text := explain(err)
 	out := connect.NewError(code, errors.New(text))
 	out.Meta().Set(requestIDHeader, request)
+	if after := retryAfter(code, err); after > 0 {
+		out.Meta().Set(retryAfterHeader, delaySeconds(after))
+		if detail, err := connect.NewErrorDetail(&errdetails.RetryInfo{RetryDelay: durationpb.New(after)}); err == nil {
+			out.AddDetail(detail)
+		}
+	}
 	return out
+}
+
+// retryAfterHeader is for those who speak HTTP (RFC 9110 section 10.2.3); gRPC has
+// google.rpc.RetryInfo.
+const retryAfterHeader = "Retry-After"
+
+// retryAfter returns when a request that was refused because of others is worth
+// repeating; 0 for other failures.
+func retryAfter(code connect.Code, err error) time.Duration {
+	if code != connect.CodeResourceExhausted {
+		return 0
+	}
+	return signer.RetryAfter(err)
+}
+
+func delaySeconds(d time.Duration) string {
+	return strconv.Itoa(int((d + time.Second - 1) / time.Second))
 }
 
 func (s *Service) logFault(ctx context.Context, method, request string, who caller.Caller, code connect.Code, err error) {
 	level := slog.LevelInfo
-	_, refused := errors.AsType[*held](err) // with what to do about it: no fault
+	_, refused := errors.AsType[*held](err)                     // with what to do about it: no fault
+	refused = refused || signer.CodeOf(err) == signer.Throttled // of which there may be thousands; the metrics count them
 	switch code {
 	case connect.CodeInternal, connect.CodeUnavailable, connect.CodeResourceExhausted, connect.CodeFailedPrecondition:
 		if !refused {

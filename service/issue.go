@@ -39,9 +39,12 @@ type issued struct {
 // signature is yet to be made.
 type pending struct {
 	draft
-	key    *keyring.Active
-	row    store.Issuance
-	claims token.Registered
+	key *keyring.Active
+	// patience is how long the key's backend has, 0 for as long as the caller has:
+	// the keyset has another key to sign with.
+	patience time.Duration
+	row      store.Issuance
+	claims   token.Registered
 }
 
 // issue makes one token. The signature and the ledger row are made at the same
@@ -50,21 +53,26 @@ func (s *Service) issue(ctx context.Context, who caller.Caller, w wanted) (issue
 	if faults := w.Faults(); len(faults) > 0 {
 		return issued{}, faulty(faults)
 	}
-	for range refusals {
+	var failed exclusions
+	for refused := 0; ; {
 		seen := s.ring.Load().Generation
-		out, err := s.tryIssue(ctx, who, w)
-		if !errors.Is(err, ledger.ErrKeyRefused) {
+		out, err := s.tryIssue(ctx, who, w, failed)
+		switch {
+		case failed.add(err):
+			// With the key of the other backend it is another token: another ID,
+			// another row.
+		case errors.Is(err, ledger.ErrKeyRefused) && refused < refusals:
+			// The key was replaced and this replica has not heard of it yet, or tokens
+			// as old as this one are being revoked. With the new ring too it is another
+			// token.
+			refused++
+			if err := s.ring.RefreshPast(ctx, seen); err != nil {
+				return issued{}, err
+			}
+		default:
 			return out, s.noted(who, err)
 		}
-		// The key was replaced and this replica has not heard of it yet, or tokens
-		// as old as this one are being revoked. With the new ring it is another
-		// token: another key, another ID, another row.
-		if err := s.ring.RefreshPast(ctx, seen); err != nil {
-			return issued{}, err
-		}
 	}
-	out, err := s.tryIssue(ctx, who, w)
-	return out, s.noted(who, err)
 }
 
 // refusals is how many keys in a row a request may see refused before the last
@@ -81,12 +89,12 @@ func (s *Service) noted(who caller.Caller, err error) error {
 	return err
 }
 
-func (s *Service) tryIssue(ctx context.Context, who caller.Caller, w wanted) (issued, error) {
+func (s *Service) tryIssue(ctx context.Context, who caller.Caller, w wanted, failed exclusions) (issued, error) {
 	d, err := w.draft(s.ring.Load(), who)
 	if err != nil {
 		return issued{}, err
 	}
-	p, err := s.begin(who, d)
+	p, err := s.begin(who, d, failed)
 	if err != nil {
 		return issued{}, err
 	}
@@ -95,6 +103,7 @@ func (s *Service) tryIssue(ctx context.Context, who caller.Caller, w wanted) (is
 		return issued{}, err
 	}
 	out, signErr := p.sign(ctx)
+	signErr = s.signed(ctx, p.keyset, p.key, signErr)
 	rowErrs, waitErr := ticket.Wait(ctx)
 	switch {
 	case rowErrs != nil: // first: a key that was replaced may be gone from its backend too
@@ -108,8 +117,8 @@ func (s *Service) tryIssue(ctx context.Context, who caller.Caller, w wanted) (is
 }
 
 // begin takes the key, the time and an ID for a draft.
-func (s *Service) begin(who caller.Caller, d draft) (*pending, error) {
-	key, err := s.signingKey(d.keyset)
+func (s *Service) begin(who caller.Caller, d draft, failed exclusions) (*pending, error) {
+	key, patience, err := s.signingKey(d.keyset, failed)
 	if err != nil {
 		return nil, err
 	}
@@ -124,7 +133,7 @@ func (s *Service) begin(who caller.Caller, d draft) (*pending, error) {
 	backdated := now.Add(-time.Duration(d.keyset.Policy.Backdate)).Truncate(time.Second)
 	expires := now.Add(d.validFor).Truncate(time.Second)
 	return &pending{
-		draft: d, key: key,
+		draft: d, key: key, patience: patience,
 		row: store.Issuance{
 			JTI: jti, KeysetID: d.keyset.ID, Serial: key.Serial, Subject: d.subject, Scopes: d.scopes,
 			IssuedAt: now.Truncate(time.Microsecond), ExpiresAt: expires, Caller: who.Name,
@@ -138,6 +147,8 @@ func (s *Service) begin(who caller.Caller, d draft) (*pending, error) {
 
 // sign makes the token's text.
 func (p *pending) sign(ctx context.Context) (issued, error) {
+	ctx, cancel := within(ctx, p.patience)
+	defer cancel()
 	input := p.signingInput()
 	sig, err := p.key.SignJWS(ctx, input)
 	if err != nil {

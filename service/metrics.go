@@ -36,6 +36,7 @@ type Metrics struct {
 
 	backendCalls    metric.Float64Histogram
 	backendRefusals metric.Int64Counter
+	standbySwitches metric.Int64Counter
 }
 
 var (
@@ -74,6 +75,9 @@ func (m *Metrics) instruments(s *Service) (err error) {
 		return err
 	}
 	if err := m.feedInstruments(meter); err != nil {
+		return err
+	}
+	if err := m.standbyInstruments(meter, s); err != nil {
 		return err
 	}
 	if err := m.backendInstruments(meter, s); err != nil {

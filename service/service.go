@@ -68,6 +68,9 @@ type Config struct {
 	// Notifications come faster where there are any.
 	FeedInterval time.Duration
 
+	// Standby is when the standby of a keyset signs.
+	Standby Standby
+
 	// Now is the replica's clock, which may be wrong and may jump; time.Now. How
 	// much time has passed is measured beside it, on the monotonic clock.
 	Now func() time.Time
@@ -100,6 +103,7 @@ func (c Config) withDefaults() Config {
 	if c.FeedInterval == 0 {
 		c.FeedInterval = time.Second
 	}
+	c.Standby = c.Standby.withDefaults()
 	if c.Now == nil {
 		c.Now = time.Now
 	}
@@ -139,7 +143,9 @@ type Service struct {
 	validator protovalidate.Validator
 	metrics   *Metrics
 	guards    map[string]*signer.Guard // of the backends outside this process, by name
-	contacts  map[string]*contact      // with those
+	budgets   map[string]*signer.Budget
+	contacts  map[string]*contact // with those
+	stands    stands
 	feed      *feed.Follower
 	gzips     sync.Pool     // of *gzip.Writer
 	ending    chan struct{} // closed when streams are to end
@@ -196,6 +202,7 @@ func (s *Service) Run(ctx context.Context) error {
 	g.Go(func() error { return s.keepMaintained(ctx) })
 	g.Go(func() error { return s.store.Watch(ctx, s.wake) })
 	g.Go(func() error { return s.watchBackends(ctx) })
+	g.Go(func() error { return s.keepStandby(ctx) })
 	g.Go(func() error { defer s.EndStreams(); return s.feed.Run(ctx) })
 	err := g.Wait()
 

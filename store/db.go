@@ -159,6 +159,16 @@ func audit(ctx context.Context, tx Tx, by Actor, done []deed, now time.Time) err
 	return nil
 }
 
+// Note adds an event to the audit for which there is no other change: something
+// that a replica did by itself.
+func (d *DB) Note(ctx context.Context, by Actor, action, target string, detail map[string]any) error {
+	err := d.act(ctx, by, func(Tx, time.Time) (deed, error) { return deed{action, target, detail}, nil })
+	if err != nil {
+		return fmt.Errorf("audit event %s: %w", action, err)
+	}
+	return nil
+}
+
 // AuditEvents returns a page of the audit, newest first, the events before the
 // one with the ID before; uuid.Max begins.
 func (d *DB) AuditEvents(ctx context.Context, f AuditFilter, before uuid.UUID, limit int) (events []AuditEvent, err error) {

@@ -80,6 +80,7 @@ type Keyset struct {
 	Set     *Document          // the same as it is served
 	public  []token.Key        // of Keys
 	active  *Active
+	standby *Active
 	planned []time.Time // when Set will change; in order
 }
 
@@ -89,6 +90,29 @@ func (k *Keyset) Active() (*Active, error) {
 		return nil, fmt.Errorf("%s: %w", k.Name, ErrNoActiveKey)
 	}
 	return k.active, nil
+}
+
+// Standby returns the key that signs while the backend of the active one cannot, nil
+// if the keyset has none.
+func (k *Keyset) Standby() *Active { return k.standby }
+
+// Signing returns the keys that may sign: the active one and the standby, as far as
+// there are.
+func (k *Keyset) Signing() []*Active {
+	return slices.DeleteFunc([]*Active{k.active, k.standby}, func(a *Active) bool { return a == nil })
+}
+
+// SigningIn returns the keys in a backend that may sign, of all keysets.
+func (s *Snapshot) SigningIn(backend string) []*Active {
+	var keys []*Active
+	for _, ks := range s.Keysets() {
+		for _, a := range ks.Signing() {
+			if a.Backend == backend {
+				keys = append(keys, a)
+			}
+		}
+	}
+	return keys
 }
 
 // Ready says why the keyset cannot sign, nil if it can as far as is known
@@ -104,10 +128,14 @@ func (k *Keyset) Ready() error {
 // Active is a key that signs, with all that issuing needs of it.
 type Active struct {
 	store.SigningKey
+	Keyset string // its name
 	Header string // the encoded JWS header
 	key    *signer.Key
 	err    error // why it could not be opened
 }
+
+// Ready says why the key could not be opened, nil if it was.
+func (a *Active) Ready() error { return a.err }
 
 // SignJWS signs the encoded header and payload.
 func (a *Active) SignJWS(ctx context.Context, input []byte) ([]byte, error) {
@@ -245,26 +273,24 @@ func (r *Ring) build(ctx context.Context, rows store.Ring) (*Snapshot, error) {
 // keysets fail, and nothing else.
 func (r *Ring) openAll(ctx context.Context, s *Snapshot) {
 	var wg sync.WaitGroup
+	var all []*Active
 	for _, ks := range s.keysets {
-		a := ks.active
-		if a == nil {
-			continue
-		}
+		all = append(all, ks.Signing()...)
+	}
+	for _, a := range all {
 		if a.key = r.opened[a.ID]; a.key == nil {
-			wg.Go(func() { a.key, a.err = OpenKey(ctx, r.Backends, ks.Name, a.SigningKey) })
+			wg.Go(func() { a.key, a.err = OpenKey(ctx, r.Backends, a.Keyset, a.SigningKey) })
 		}
 	}
 	wg.Wait()
 	opened := map[uuid.UUID]*signer.Key{}
-	for _, ks := range s.keysets {
-		switch a := ks.active; {
-		case a == nil:
-		case a.err != nil:
+	for _, a := range all {
+		if a.err != nil {
 			r.Log.ErrorContext(ctx, "signing key cannot be opened", slog.String("kid", a.KID), slog.Any("error", a.err))
-		default:
-			opened[a.ID] = a.key
-			a.Header = token.EncodeHeader(a.key.Algorithm().JWS(), a.KID)
+			continue
 		}
+		opened[a.ID] = a.key
+		a.Header = token.EncodeHeader(a.key.Algorithm().JWS(), a.KID)
 	}
 	r.opened = opened
 }
@@ -273,7 +299,7 @@ func (r *Ring) openAll(ctx context.Context, s *Snapshot) {
 // it is worth refreshing though nothing has changed.
 func (s *Snapshot) Broken() bool {
 	for _, ks := range s.keysets {
-		if ks.active != nil && ks.active.err != nil {
+		if slices.ContainsFunc(ks.Signing(), func(a *Active) bool { return a.err != nil }) {
 			return true
 		}
 	}
@@ -317,8 +343,13 @@ func (k *Keyset) add(row store.SigningKey) error {
 		return fmt.Errorf("the keyset has two keys with the kid %s", row.KID)
 	}
 	k.Keys, k.public = append(k.Keys, row), append(k.public, key)
-	if row.State == store.StateActive && row.Role == store.RolePrimary {
-		k.active = &Active{SigningKey: row}
+	if row.State == store.StateActive {
+		a := &Active{SigningKey: row, Keyset: k.Name}
+		if row.Role == store.RoleStandby {
+			k.standby = a
+		} else {
+			k.active = a
+		}
 	}
 	return nil
 }

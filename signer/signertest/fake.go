@@ -23,6 +23,9 @@ type FakeOptions struct {
 	// List. The backend declares it.
 	ConsistencyWindow time.Duration
 
+	// Custody is what the backend declares.
+	Custody signer.Custody
+
 	// Latency is how long every call takes.
 	Latency time.Duration
 
@@ -148,6 +151,7 @@ func (f *Fake) Traits() signer.Traits {
 	return signer.Traits{
 		Algorithms:        slices.Clone(f.store.opts.Algorithms),
 		Remote:            true,
+		Custody:           f.store.opts.Custody,
 		ConsistencyWindow: f.store.opts.ConsistencyWindow,
 	}
 }

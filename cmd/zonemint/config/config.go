@@ -43,6 +43,7 @@ type Config struct {
 	Backends       backends.Config `koanf:"backends"`
 	DefaultBackend string          `koanf:"default_backend"`
 	Keysets        []Keyset        `koanf:"keysets"`
+	Standby        Standby         `koanf:"standby"`
 
 	Issuer     string        `koanf:"issuer"`
 	Kuma       Kuma          `koanf:"kuma"`
@@ -60,6 +61,14 @@ type Config struct {
 	// are short-lived and the live heap is small, so a high one costs a few
 	// dozen megabytes and saves a fifth of the processor.
 	GCPercent int `koanf:"gc_percent"`
+}
+
+// Standby is when the standby of a keyset signs instead of its own key; see
+// service.Standby.
+type Standby struct {
+	Patience    time.Duration `koanf:"patience"`
+	ReturnAfter time.Duration `koanf:"return_after"`
+	Throttled   float64       `koanf:"throttled"`
 }
 
 // TLS names the server's certificate.
@@ -109,6 +118,7 @@ func Default() Config {
 	return Config{
 		Listen: "127.0.0.1:8440", PrivateListen: "127.0.0.1:8441", DefaultBackend: "local",
 		Kuma: Kuma{Product: "Kuma"}, LeaseTTL: 30 * time.Second, JWKSMaxAge: 5 * time.Minute,
+		Standby:          Standby{Patience: 600 * time.Millisecond, ReturnAfter: 30 * time.Second, Throttled: 0.5},
 		JWKSStaleIfError: 5 * time.Minute, MaxClockOffset: time.Minute, ClockSkew: time.Minute,
 		Retention: 90 * 24 * time.Hour, Log: Log{Level: "info", Format: "json"}, GCPercent: 400,
 	}
@@ -331,10 +341,17 @@ func (c Config) checkNumbers() error {
 	}{
 		{"lease_ttl", c.LeaseTTL, time.Second}, {"jwks_max_age", c.JWKSMaxAge, time.Second},
 		{"clock_skew", c.ClockSkew, time.Millisecond}, {"retention", c.Retention, time.Hour},
+		// Less says nothing of a backend: callers with short deadlines must not
+		// have it taken for down.
+		{"standby.patience", c.Standby.Patience, 500 * time.Millisecond},
+		{"standby.return_after", c.Standby.ReturnAfter, time.Second},
 	} {
 		if d.value < d.least {
 			errs = append(errs, fmt.Errorf("%s: must be at least %s", d.name, d.least))
 		}
+	}
+	if c.Standby.Throttled <= 0 || c.Standby.Throttled > 1 {
+		errs = append(errs, errors.New("standby.throttled: must be more than 0 and at most 1"))
 	}
 	if c.JWKSStaleIfError < 0 {
 		errs = append(errs, errors.New("jwks_stale_if_error: must not be negative"))

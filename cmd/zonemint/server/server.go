@@ -139,7 +139,7 @@ func New(ctx context.Context, c config.Config, key *instancekey.Key, log *slog.L
 		Issuer: c.Issuer, Kuma: service.KumaIdentity(c.Kuma),
 		Legacy:   service.Legacy{ControlPlane: c.Legacy.ControlPlane, ZoneIngress: c.Legacy.ZoneIngress, AEAD: key.AEAD()},
 		LeaseTTL: c.LeaseTTL, MaxAge: c.JWKSMaxAge, StaleIfError: c.JWKSStaleIfError, MaxClockOffset: c.MaxClockOffset,
-		Skew: c.ClockSkew, Retention: c.Retention, Recorder: opts.Recorder,
+		Standby: service.Standby(c.Standby), Skew: c.ClockSkew, Retention: c.Retention, Recorder: opts.Recorder,
 	})
 	if err != nil {
 		return nil, err
