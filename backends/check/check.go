@@ -19,6 +19,9 @@ type Options struct {
 	Algorithm signer.Algorithm
 	// Signatures is how many are made, one after the other; 20.
 	Signatures int
+	// Adopt is what a key is called that the backend has already and that is tried
+	// out instead of one that is made. It is left where it is.
+	Adopt string
 	// Keep leaves the key where it is, for whoever wants to look at it.
 	Keep bool
 	// Done is told of each step as soon as it is over.
@@ -27,7 +30,7 @@ type Options struct {
 
 // Step is one thing that was tried.
 type Step struct {
-	Name string        // "create", "find", "public", "sign", "destroy" …
+	Name string        // "create", "adopt", "find", "public", "sign", "destroy" …
 	Took time.Duration // of "sign" the median
 	Err  error         // nil: it worked
 	Hint string        // what to do about Err
@@ -76,6 +79,10 @@ func (r *run) note(s Step) {
 }
 
 func (r *run) all(ctx context.Context) {
+	if r.opts.Adopt != "" {
+		r.adopted(ctx)
+		return
+	}
 	var ref signer.Ref
 	if !r.step("create", func() (err error) { ref, err = signer.Create(ctx, r.b, r.spec); return err }) {
 		r.lookForRemains(ctx)
@@ -87,11 +94,23 @@ func (r *run) all(ctx context.Context) {
 	if !r.b.Traits().Stateless {
 		r.step("find", func() error { return r.find(ctx, ref) })
 	}
-	var key *signer.Key
-	if !r.step("public", func() (err error) { key, err = signer.Open(ctx, r.b, r.spec, ref, nil); return err }) {
-		return
+	r.use(ctx, ref)
+}
+
+// adopted tries out a key that somebody else has made.
+func (r *run) adopted(ctx context.Context) {
+	var ref signer.Ref
+	if r.step("adopt", func() (err error) { ref, err = signer.Adopt(ctx, r.b, r.spec, r.opts.Adopt); return err }) {
+		r.use(ctx, ref)
 	}
-	r.sign(ctx, key)
+}
+
+// use opens a key and signs with it.
+func (r *run) use(ctx context.Context, ref signer.Ref) {
+	var key *signer.Key
+	if r.step("public", func() (err error) { key, err = signer.Open(ctx, r.b, r.spec, ref, nil); return err }) {
+		r.sign(ctx, key)
+	}
 }
 
 // lookForRemains says whether a creation that failed left a key behind.
@@ -160,6 +179,7 @@ func (r *run) destroy(ctx context.Context, ref signer.Ref) {
 func hint(step string, err error) string {
 	what := map[string]string{
 		"create": "make keys", "find": "look for keys", "public": "read a public key", "sign": "sign", "destroy": "delete keys",
+		"adopt": "use that key",
 	}[step]
 	switch signer.CodeOf(err) {
 	case signer.Denied:
@@ -174,6 +194,9 @@ func hint(step string, err error) string {
 	case signer.Misconfigured, signer.Unsupported:
 		return "the configuration cannot work as it is: see the error"
 	case signer.NotFound:
+		if step == "adopt" {
+			return "the backend has no key of that name, or the credential may not see it"
+		}
 		return "the backend does not know the key that it has just made: is there more than one store behind that address?"
 	case signer.Corrupt:
 		return "the backend answered wrongly: do not use it before somebody has found out why"

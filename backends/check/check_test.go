@@ -31,6 +31,7 @@ func TestCheck(t *testing.T) {
 		want   string
 		hint   string
 		left   int
+		adopt  bool
 	}{
 		"all works":      {want: "create ok, find ok, public ok, sign ok, destroy ok"},
 		"kept":           {opts: check.Options{Keep: true}, want: "create ok, find ok, public ok, sign ok", left: 1},
@@ -47,12 +48,17 @@ func TestCheck(t *testing.T) {
 			want: "create ok, find ok, public ok, sign unavailable, destroy ok", hint: "does not answer"},
 		"dies while it creates": {faults: []signertest.Fault{{Op: signertest.OpCreate, Err: signertest.Fail(signer.Unavailable), Apply: true}},
 			want: "create unavailable, destroy ok", hint: "does not answer"},
+		"adopted":           {adopt: true, want: "adopt ok, public ok, sign ok", left: 1},
+		"nothing to adopt":  {opts: check.Options{Adopt: "fake-key-77"}, want: "adopt not found", hint: "no key of that name"},
 		"no such algorithm": {opts: check.Options{Algorithm: signer.PS256}, want: "create unsupported", hint: "cannot work"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := signertest.NewFake(t, signertest.FakeOptions{})
 			for _, f := range c.faults {
 				b.Inject(f)
+			}
+			if c.adopt {
+				c.opts.Adopt = b.Plant(t, b.Traits().Algorithms[0])
 			}
 			told := 0
 			c.opts.Done = func(check.Step) { told++ }

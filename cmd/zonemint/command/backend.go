@@ -34,6 +34,7 @@ type backendCheck struct {
 	algorithm *choice
 	count     int
 	keep      bool
+	adopt     string
 	timeout   time.Duration
 	form      *choice
 }
@@ -48,7 +49,8 @@ read its public half, sign with it and verify the signatures, and destroy it. Wh
 does not work is said with what to do about it, such as the right that is missing.
 The server need not run, and its database is not touched.`,
 		Example: `  zonemint backend check hsm --config /etc/zonemint/zonemint.yaml
-  zonemint backend check hsm --algorithm ES256 --signatures 1000 -o json`,
+  zonemint backend check hsm --algorithm ES256 --signatures 1000 -o json
+  zonemint backend check hsm --adopt 'pkcs11:object=mesh-2026'`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error { return b.run(cmd, args[0]) },
 	}
@@ -56,9 +58,11 @@ The server need not run, and its database is not touched.`,
 	f := cmd.Flags()
 	b.algorithm = algorithmFlag(cmd, "the `algorithm` of the key, such as RS256 or ES256 (default: the backend's first)")
 	f.IntVar(&b.count, "signatures", 20, "how `many` signatures to make, one after the other")
+	f.StringVar(&b.adopt, "adopt", "", "try out the key that the backend knows by this `name`, and make none")
 	f.BoolVar(&b.keep, "keep", false, "do not destroy the key")
 	f.DurationVar(&b.timeout, "timeout", time.Minute, "how long all of it may take")
 	b.form = outputFlag(cmd, asTable, asJSON)
+	cmd.MarkFlagsMutuallyExclusive("adopt", "keep")
 	cmd.ValidArgsFunction = b.complete
 	return cmd
 }
@@ -84,7 +88,7 @@ func (b *backendCheck) run(cmd *cobra.Command, name string) error {
 		return err
 	}
 	steps := []check.Step{{Name: "connect", Took: time.Since(began)}}
-	opts := check.Options{Signatures: b.count, Keep: b.keep}
+	opts := check.Options{Signatures: b.count, Keep: b.keep, Adopt: b.adopt}
 	if b.algorithm.value != "" {
 		if opts.Algorithm, err = signer.Parse(b.algorithm.value); err != nil {
 			return closing(backend, usage{err})
