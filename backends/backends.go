@@ -13,6 +13,7 @@ import (
 	"github.com/go-viper/mapstructure/v2"
 	"github.com/tink-crypto/tink-go/v2/tink"
 
+	"github.com/zonemint/zonemint/backends/awskms"
 	"github.com/zonemint/zonemint/backends/local"
 	"github.com/zonemint/zonemint/backends/pkcs11"
 	"github.com/zonemint/zonemint/backends/vault"
@@ -45,6 +46,9 @@ type Deps struct {
 	// MayBeAway is for a process that goes on trying: a backend that does not answer is
 	// opened all the same, and is down until it does. Others get an error.
 	MayBeAway bool
+	// TryOut is for a process whose keys are of use to nobody: they may be destroyed
+	// right after they were used.
+	TryOut bool
 }
 
 // opener makes a backend from its settings.
@@ -53,6 +57,7 @@ type opener func(context.Context, Settings, Deps) (signer.Backend, error)
 // openers is the table of all backends. A new one gets its line here.
 func openers() map[string]opener {
 	return map[string]opener{
+		"awskms": openAWSKMS,
 		"local":  openLocal,
 		"pkcs11": openPKCS11,
 		"vault":  openVault,
@@ -167,6 +172,22 @@ func parseAlgorithms(names []string) (list []signer.Algorithm, err error) {
 		list = append(list, alg)
 	}
 	return list, nil
+}
+
+func openAWSKMS(ctx context.Context, settings Settings, deps Deps) (signer.Backend, error) {
+	var o awskms.Options
+	if err := settings.decode(&o); err != nil {
+		return nil, err
+	}
+	o.Logger = deps.Logger
+	if deps.TryOut {
+		o.MinIdle = new(time.Duration)
+	}
+	b, err := awskms.New(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	return b, nil
 }
 
 func openVault(ctx context.Context, settings Settings, deps Deps) (signer.Backend, error) {

@@ -110,7 +110,7 @@ func (b *backendCheck) open(ctx context.Context, name string) (signer.Backend, e
 	if err != nil {
 		return nil, usage{err}
 	}
-	return backends.Open(ctx, name, c.Backends, backends.Deps{AEAD: key.AEAD(), Logger: slog.New(slog.DiscardHandler)})
+	return backends.Open(ctx, name, c.Backends, backends.Deps{AEAD: key.AEAD(), Logger: slog.New(slog.DiscardHandler), TryOut: true})
 }
 
 // failed is what the command ends with if a step did not work.
