@@ -14,6 +14,7 @@ import (
 	"github.com/tink-crypto/tink-go/v2/tink"
 
 	"github.com/zonemint/zonemint/backends/awskms"
+	"github.com/zonemint/zonemint/backends/gcpkms"
 	"github.com/zonemint/zonemint/backends/local"
 	"github.com/zonemint/zonemint/backends/pkcs11"
 	"github.com/zonemint/zonemint/backends/vault"
@@ -58,6 +59,7 @@ type opener func(context.Context, Settings, Deps) (signer.Backend, error)
 func openers() map[string]opener {
 	return map[string]opener{
 		"awskms": openAWSKMS,
+		"gcpkms": openGCPKMS,
 		"local":  openLocal,
 		"pkcs11": openPKCS11,
 		"vault":  openVault,
@@ -184,6 +186,19 @@ func openAWSKMS(ctx context.Context, settings Settings, deps Deps) (signer.Backe
 		o.MinIdle = new(time.Duration)
 	}
 	b, err := awskms.New(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	return b, nil
+}
+
+func openGCPKMS(ctx context.Context, settings Settings, deps Deps) (signer.Backend, error) {
+	var o gcpkms.Options
+	if err := settings.decode(&o); err != nil {
+		return nil, err
+	}
+	o.Logger = deps.Logger
+	b, err := gcpkms.New(ctx, o)
 	if err != nil {
 		return nil, err
 	}
