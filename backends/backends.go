@@ -58,11 +58,15 @@ type opener func(context.Context, Settings, Deps) (signer.Backend, error)
 // openers is the table of all backends. A new one gets its line here.
 func openers() map[string]opener {
 	return map[string]opener{
-		"awskms": openAWSKMS,
-		"gcpkms": openGCPKMS,
+		"awskms": by(awskms.New, func(o *awskms.Options, d Deps) {
+			if o.Logger = d.Logger; d.TryOut {
+				o.MinIdle = new(time.Duration)
+			}
+		}),
+		"gcpkms": by(gcpkms.New, func(o *gcpkms.Options, d Deps) { o.Logger = d.Logger }),
 		"local":  openLocal,
 		"pkcs11": openPKCS11,
-		"vault":  openVault,
+		"vault":  by(vault.New, func(o *vault.Options, d Deps) { o.Logger = d.Logger }),
 	}
 }
 
@@ -176,44 +180,19 @@ func parseAlgorithms(names []string) (list []signer.Algorithm, err error) {
 	return list, nil
 }
 
-func openAWSKMS(ctx context.Context, settings Settings, deps Deps) (signer.Backend, error) {
-	var o awskms.Options
-	if err := settings.decode(&o); err != nil {
-		return nil, err
+// by returns an opener for a backend whose options carry the names of the settings.
+// share adds what no configuration file can hold.
+func by[O any, B signer.Backend](open func(context.Context, O) (B, error), share func(*O, Deps)) opener {
+	return func(ctx context.Context, settings Settings, deps Deps) (signer.Backend, error) {
+		var o O
+		if err := settings.decode(&o); err != nil {
+			return nil, err
+		}
+		share(&o, deps)
+		b, err := open(ctx, o)
+		if err != nil {
+			return nil, err
+		}
+		return b, nil
 	}
-	o.Logger = deps.Logger
-	if deps.TryOut {
-		o.MinIdle = new(time.Duration)
-	}
-	b, err := awskms.New(ctx, o)
-	if err != nil {
-		return nil, err
-	}
-	return b, nil
-}
-
-func openGCPKMS(ctx context.Context, settings Settings, deps Deps) (signer.Backend, error) {
-	var o gcpkms.Options
-	if err := settings.decode(&o); err != nil {
-		return nil, err
-	}
-	o.Logger = deps.Logger
-	b, err := gcpkms.New(ctx, o)
-	if err != nil {
-		return nil, err
-	}
-	return b, nil
-}
-
-func openVault(ctx context.Context, settings Settings, deps Deps) (signer.Backend, error) {
-	var o vault.Options
-	if err := settings.decode(&o); err != nil {
-		return nil, err
-	}
-	o.Logger = deps.Logger
-	b, err := vault.New(ctx, o)
-	if err != nil {
-		return nil, err
-	}
-	return b, nil
 }
