@@ -5,6 +5,8 @@ import (
 	"crypto"
 	"errors"
 	"fmt"
+	"math"
+	"math/rand/v2"
 	"slices"
 	"sync"
 	"time"
@@ -16,9 +18,13 @@ import (
 // served in time is told so at once and when to come back, instead of waiting for
 // a deadline or adding to the load.
 //
-// The rate is what BudgetOptions say. When the backend says all the same that it is
-// asked too much, the rate falls below what it has just borne, and grows again while it says so no more.
-// Nothing is ever tried again: that would be load on top of overload.
+// The rate is what BudgetOptions say. When the backend says several times all the same
+// that it is asked too much, the rate falls below what it has just borne, and grows
+// again while it says so no more. Nothing is ever tried again: that would be load on
+// top of overload.
+//
+// A probe (see [Key.Probe]) does not wait in line: keys are made and backends looked
+// after in the midst of a flood.
 //
 // It is safe for concurrent use. It starts no goroutine; a timer runs while
 // somebody waits.
@@ -34,7 +40,9 @@ type Budget struct {
 	queued int
 	timer  *time.Timer
 
-	borne    window // signatures that were made
+	borne    window        // signatures that were made
+	refused  window        // that the backend throttled
+	took     time.Duration // about how long a signature takes, once it has its turn
 	lowered  time.Time
 	throttle float64 // the rate that was last too much
 	gaveUp   int64
@@ -65,6 +73,7 @@ type Budgeted interface {
 const (
 	leastRate = 1.0                    // signatures a second, however often the backend says that it is too many
 	caution   = 0.85                   // of what the backend has borne before it said so
+	judged    = 3                      // times within a second it has to say so
 	growth    = 0.5                    // of itself, a second, once it has been left alone for
 	settled   = 2 * time.Second        // so long; before that it grows more slowly
 	relief    = 4.0                    // times the rate that was too much: from there on nothing is bounded
@@ -82,19 +91,31 @@ type line struct {
 type waiter struct{ turn chan error }
 
 // crowdedError is what requests fail with that are not let through.
-type crowdedError struct{ after time.Duration }
+type crowdedError struct {
+	after     time.Duration
+	throttled bool // the backend has said that it is too much, not just the configuration
+}
 
 func (e *crowdedError) Error() string {
 	return fmt.Sprintf("not asked: too many signatures are wanted of this backend; try again in %s", e.after.Round(time.Millisecond))
 }
 
 // RetryAfter returns when to try again what failed with an error whose code is
-// Throttled.
+// Throttled. It is not the same each time, so that those who were sent away together
+// do not come back together.
 func RetryAfter(err error) time.Duration {
+	after := time.Second
 	if e, ok := errors.AsType[*crowdedError](err); ok {
-		return max(e.after, 50*time.Millisecond)
+		after = max(e.after, 50*time.Millisecond)
 	}
-	return time.Second
+	return after + rand.N(after/2+1) //nolint:gosec // spreads load
+}
+
+// ByBackend says whether a failure whose code is Throttled comes from the backend, and
+// not from a bound that the configuration has set.
+func ByBackend(err error) bool {
+	e, ok := errors.AsType[*crowdedError](err)
+	return !ok || e.throttled
 }
 
 // NewBudget returns b behind a budget.
@@ -146,12 +167,8 @@ type rationed struct {
 
 func (h *rationed) Public(ctx context.Context) (crypto.PublicKey, error) { return h.h.Public(ctx) }
 
-func (h *rationed) Sign(ctx context.Context, alg Algorithm, in []byte) ([]byte, error) {
-	if err := h.b.take(ctx, h.keyset); err != nil {
-		return nil, err
-	}
-	sig, err := h.h.Sign(ctx, alg, in)
-	h.b.learn(err)
+func (h *rationed) Sign(ctx context.Context, alg Algorithm, in []byte) (sig []byte, err error) {
+	err = h.b.spend(ctx, h.keyset, func(ctx context.Context) (err error) { sig, err = h.h.Sign(ctx, alg, in); return err })
 	return sig, err
 }
 
@@ -161,61 +178,104 @@ type rationedBatch struct {
 	many BatchHandle
 }
 
-func (h *rationedBatch) SignBatch(ctx context.Context, alg Algorithm, ins [][]byte) ([][]byte, []error) {
-	if err := h.b.take(ctx, h.keyset); err != nil {
+func (h *rationedBatch) SignBatch(ctx context.Context, alg Algorithm, ins [][]byte) (sigs [][]byte, errs []error) {
+	err := h.b.spend(ctx, h.keyset, func(ctx context.Context) error {
+		sigs, errs = h.many.SignBatch(ctx, alg, ins)
+		return common(errs)
+	})
+	if errs == nil && err != nil {
 		return make([][]byte, len(ins)), slices.Repeat([]error{err}, len(ins))
 	}
-	sigs, errs := h.many.SignBatch(ctx, alg, ins)
-	h.b.learn(common(errs))
 	return sigs, errs
 }
 
-// take waits for the keyset's turn.
+// spend makes a call when it is the keyset's turn, and learns from how it ends. The
+// patience that ctx carries begins with the call: waiting in line says nothing of the
+// backend.
+func (b *Budget) spend(ctx context.Context, keyset string, call func(context.Context) error) error {
+	if err := b.take(ctx, keyset); err != nil {
+		return err
+	}
+	ctx, cancel := impatient(ctx)
+	defer cancel()
+	began := b.opts.Now()
+	err := call(ctx)
+	b.learn(b.opts.Now().Sub(began), err)
+	return err
+}
+
+// take waits for the keyset's turn, as long as its request then still has time for the call.
 func (b *Budget) take(ctx context.Context, keyset string) error {
-	w, err := b.enter(ctx, keyset)
+	w, most, err := b.enter(ctx, keyset)
 	if w == nil {
 		return err
 	}
+	timer := time.NewTimer(most)
+	defer timer.Stop()
 	select {
 	case err := <-w.turn:
 		return err
+	case <-timer.C:
+		err = b.crowded(keyset)
 	case <-ctx.Done():
+		if err = ctx.Err(); errors.Is(err, context.DeadlineExceeded) {
+			err = b.crowded(keyset)
+		}
 	}
 	if b.leave(keyset, w) {
-		return ctx.Err()
+		return err
 	}
 	return <-w.turn // it came at the same moment
 }
 
-// enter lets a request through, refuses it, or puts it into its line.
-func (b *Budget) enter(ctx context.Context, keyset string) (*waiter, error) {
+// crowded is what a request fails with that has waited in vain.
+func (b *Budget) crowded(keyset string) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.gaveUp++
+	e := &crowdedError{throttled: b.throttle > 0}
+	for _, l := range b.lines {
+		if l.keyset == keyset {
+			e.after = b.expected(len(l.waiters))
+		}
+	}
+	return e
+}
+
+// enter lets a request through, refuses it, or puts it into its line, where it may
+// stay for so long.
+func (b *Budget) enter(ctx context.Context, keyset string) (w *waiter, most time.Duration, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	now := b.opts.Now()
 	b.refill(now)
-	if b.rate == 0 {
-		return nil, nil //nolint:nilnil // there is nothing to wait for
-	}
-	if b.queued == 0 && b.saved >= 1 {
+	switch {
+	case b.rate == 0:
+		b.serve() // whoever waited for the rate to rise
+		return nil, 0, nil
+	case probing(ctx):
+		b.saved = max(b.saved-1, -burst(b.rate)) // others wait for it
+		return nil, 0, nil
+	case b.queued == 0 && b.saved >= 1:
 		b.saved--
-		return nil, nil //nolint:nilnil // as above
+		return nil, 0, nil
 	}
 	l := b.line(keyset)
 	wait := b.expected(len(l.waiters))
-	most := b.opts.Patience
+	most = b.opts.Patience
 	if deadline, ok := ctx.Deadline(); ok {
-		most = min(most, deadline.Sub(now))
+		most = min(most, deadline.Sub(now)-b.took*3/2)
 	}
 	if wait > most || b.queued >= b.opts.Waiting && !b.makeRoom(l) {
 		b.gaveUp++
 		b.tidy()
-		return nil, &crowdedError{wait}
+		return nil, 0, &crowdedError{wait, b.throttle > 0}
 	}
-	w := &waiter{make(chan error, 1)}
+	w = &waiter{make(chan error, 1)}
 	l.waiters = append(l.waiters, w)
 	b.queued++
 	b.schedule()
-	return w, nil
+	return w, most, nil
 }
 
 // expected is how long the one waits who comes after so many of its keyset, if all
@@ -248,7 +308,7 @@ func (b *Budget) makeRoom(l *line) bool {
 	if last <= len(l.waiters) {
 		return false
 	}
-	longest.waiters[last].turn <- &crowdedError{b.expected(last)}
+	longest.waiters[last].turn <- &crowdedError{b.expected(last), b.throttle > 0}
 	longest.waiters = longest.waiters[:last]
 	b.queued--
 	b.gaveUp++
@@ -281,21 +341,25 @@ func (b *Budget) schedule() {
 		return
 	}
 	wait := time.Duration(max(1-b.saved, 0) / b.rate * float64(time.Second))
-	b.timer = time.AfterFunc(wait+time.Microsecond, b.serve) // not a moment too early, which would be again and again
+	b.timer = time.AfterFunc(wait+time.Microsecond, func() { // not a moment too early, which would be again and again
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.timer = nil
+		b.refill(b.opts.Now())
+		b.serve()
+	})
 }
 
 // serve lets through whoever has the next turns.
 func (b *Budget) serve() {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.timer = nil
-	b.refill(b.opts.Now())
 	for b.queued > 0 && (b.saved >= 1 || b.rate == 0) {
 		l := b.lines[0]
 		l.waiters[0].turn <- nil
 		l.waiters = l.waiters[1:]
 		b.queued--
-		b.saved--
+		if b.rate > 0 {
+			b.saved--
+		}
 		b.lines = append(b.lines[1:], l) // its next one comes after everybody else's
 		b.tidy()
 	}
@@ -314,7 +378,7 @@ func (b *Budget) refill(now time.Time) {
 		return
 	}
 	boldness := min(1, now.Sub(b.lowered).Seconds()/settled.Seconds())
-	b.rate *= 1 + growth*boldness*min(passed, 1)
+	b.rate *= math.Pow(1+growth*boldness, passed)
 	most := relief * b.throttle
 	if b.opts.PerSecond > 0 {
 		most = min(most, b.opts.PerSecond)
@@ -326,23 +390,25 @@ func (b *Budget) refill(now time.Time) {
 }
 
 // learn looks at how a signature ended.
-func (b *Budget) learn(err error) {
-	switch {
-	case err == nil:
-		b.mu.Lock()
-		b.borne.add(b.opts.Now())
-		b.mu.Unlock()
-	case b.Backend.Code(err) == Throttled:
-		b.lower()
-	}
-}
-
-// lower bounds the rate by what the backend has borne in the last second.
-func (b *Budget) lower() {
+func (b *Budget) learn(took time.Duration, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	now := b.opts.Now()
-	if b.borne.begin(now); now.Sub(b.lowered) < respite || now.Sub(b.borne.since) < respite {
+	switch {
+	case err == nil:
+		b.borne.add(now)
+		b.took += (took - b.took) / 8
+	case b.Backend.Code(err) == Throttled:
+		b.refused.add(now)
+		b.lower(now)
+	}
+}
+
+// lower bounds the rate by what the backend has borne in the last second. Once is not
+// enough for that: a quota may be shared with others, and where little is asked for,
+// what was borne says nothing of what could be.
+func (b *Budget) lower(now time.Time) {
+	if b.borne.begin(now); now.Sub(b.lowered) < respite || now.Sub(b.borne.since) < respite || b.refused.count(now) < judged {
 		return // too soon to know more than before
 	}
 	b.refill(now)
@@ -353,6 +419,9 @@ func (b *Budget) lower() {
 	free := b.throttle == 0
 	b.lowered, b.throttle = now, max(borne, leastRate)
 	b.rate, b.saved = max(caution*borne, leastRate), 0
+	if b.opts.PerSecond > 0 {
+		b.rate = min(b.rate, b.opts.PerSecond)
+	}
 	if free {
 		b.tell(b.rate)
 	}
@@ -407,12 +476,16 @@ func (w *window) begin(now time.Time) {
 	}
 }
 
-// rate is how many a second happened in the second before now, or since the first.
-func (w *window) rate(now time.Time) float64 {
+// count is how many happened in the second before now.
+func (w *window) count(now time.Time) (total int) {
 	w.turn(now)
-	total := 0
 	for _, n := range w.counts {
 		total += n
 	}
-	return float64(total) / min(1, max(now.Sub(w.since), respite).Seconds())
+	return total
+}
+
+// rate is how many a second happened in the second before now, or since the first.
+func (w *window) rate(now time.Time) float64 {
+	return float64(w.count(now)) / min(1, max(now.Sub(w.since), respite).Seconds())
 }

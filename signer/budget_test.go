@@ -189,6 +189,105 @@ func TestBudgetFollowsTheBackend(t *testing.T) {
 	})
 }
 
+// A backend that needs time gets as many requests as it can serve before their
+// deadlines, and the others are told so at once: nobody's turn is spent on a call that
+// its caller will not wait for.
+func TestBudgetLeavesTimeForTheCall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fake := signertest.NewFake(t, signertest.FakeOptions{Latency: 120 * time.Millisecond})
+		b := signer.NewBudget(signer.NewGuard(fake, signer.GuardOptions{}), signer.BudgetOptions{PerSecond: 20})
+		a := askerOf(t, b, "zone", 40)
+		a.patient = 600 * time.Millisecond
+		a.ask(t.Context(), t, 10*time.Second) // fails for what is neither signed nor throttled
+		if a.signed < 180 || a.longest > 600*time.Millisecond {
+			t.Errorf("%d of 200 that were possible were signed, the longest took %s", a.signed, a.longest)
+		}
+	})
+}
+
+// Patience is with the wait, whatever was foreseen.
+func TestBudgetWaitsNoLongerThanItSays(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := newQuota(t, 0)
+		b := signer.NewBudget(q, signer.BudgetOptions{PerSecond: 100})
+		a := askerOf(t, b, "zone", 1000)
+		time.AfterFunc(200*time.Millisecond, func() { q.perSecond.Store(1) }) // then it bears next to nothing
+		a.patient = 30 * time.Second
+		a.ask(t.Context(), t, time.Second)
+		if a.longest > 1100*time.Millisecond {
+			t.Errorf("somebody waited %s", a.longest)
+		}
+	})
+}
+
+// One throttled answer where little is asked for bounds nothing, and an hour of rest
+// lifts what many have bounded.
+func TestBudgetForgets(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := newQuota(t, 0)
+		b := signer.NewBudget(q, signer.BudgetOptions{})
+		a := askerOf(t, b, "zone", 1000)
+		sign := func() { _, _ = a.key.SignJWS(t.Context(), []byte("a.b")) }
+		for range 10 {
+			sign()
+			time.Sleep(time.Second)
+		}
+		q.perSecond.Store(1)
+		sign()
+		sign()
+		if rate := b.Stats().PerSecond; rate != 0 {
+			t.Errorf("one throttled answer bounds it to %v a second", rate)
+		}
+		a.ask(t.Context(), t, time.Second)
+		if rate := b.Stats().PerSecond; rate == 0 {
+			t.Error("hundreds of throttled answers bound nothing")
+		}
+		q.perSecond.Store(0)
+		time.Sleep(time.Hour)
+		a.signed, a.refused = 0, 0
+		a.ask(t.Context(), t, time.Second)
+		if a.refused != 0 {
+			t.Errorf("an hour later %d of 1000 are refused", a.refused)
+		}
+	})
+}
+
+// Keys are probed, and so made, in the midst of a flood.
+func TestProbesDoNotStandInLine(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := signer.NewBudget(newQuota(t, 0), signer.BudgetOptions{PerSecond: 20})
+		a := askerOf(t, b, "zone", 200)
+		done := make(chan struct{})
+		go func() { defer close(done); a.ask(t.Context(), t, 10*time.Second) }()
+		for range 9 {
+			time.Sleep(time.Second)
+			if err := a.key.Probe(t.Context()); err != nil {
+				t.Error(err)
+			}
+		}
+		<-done
+	})
+}
+
+// What a caller allows the backend begins when the backend is asked.
+func TestPatienceBeginsWithTheCall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fake := signertest.NewFake(t, signertest.FakeOptions{Latency: 50 * time.Millisecond})
+		b := signer.NewBudget(fake, signer.BudgetOptions{PerSecond: 2, Patience: time.Minute})
+		a := askerOf(t, b, "zone", 1)
+		ctx := signer.WithPatience(t.Context(), 100*time.Millisecond)
+		for range 5 {
+			if _, err := a.key.SignJWS(ctx, []byte("a.b")); err != nil {
+				t.Error(err)
+			}
+		}
+		fake.Inject(signertest.Fault{Op: signertest.OpSign, Delay: time.Hour})
+		if _, err := a.key.SignJWS(ctx, []byte("a.b")); signer.CodeOf(err) != signer.Unavailable {
+			t.Error(err)
+		}
+	})
+}
+
 // Who leaves frees the place; who cannot be served before the deadline is told so
 // at once.
 func TestBudgetAndDeadlines(t *testing.T) {

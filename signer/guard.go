@@ -28,11 +28,16 @@ type Guard struct {
 	since    time.Time // when the first of them began
 	last     error     // what the latest of them said
 	next     time.Time // while it is down: when the next call is let through
+	left     int       // calls in a row whose callers had no time to wait for an answer
 	pause    time.Duration
 }
 
 // hasty is how long a call has to have waited for its deadline to count.
 const hasty = 500 * time.Millisecond
+
+// doubt is how many calls in a row have to come to nothing before somebody with time
+// should ask.
+const doubt = 5
 
 // GuardOptions shape a [Guard].
 type GuardOptions struct {
@@ -95,13 +100,19 @@ func (g *Guard) Down() error {
 
 // Refusing returns what a signature that was asked for now would fail with at once,
 // because the backend is down and it is nobody's turn to see whether it is back;
-// nil if one would be let through. It counts as a refusal.
+// nil if one would be let through.
 func (g *Guard) Refusing() error {
-	err := g.resting()
-	if err != nil && g.opts.Refused != nil {
-		g.opts.Refused("sign")
-	}
-	return err
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.pausing(g.opts.Now())
+}
+
+// Doubtful says whether nothing has come of the last calls because their callers had
+// no time. That says nothing of the backend, and somebody with time should ask it.
+func (g *Guard) Doubtful() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.left >= doubt
 }
 
 // Code implements [Backend].
@@ -218,12 +229,6 @@ func (g *Guard) admit() error {
 	return nil
 }
 
-func (g *Guard) resting() error {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.pausing(g.opts.Now())
-}
-
 // pausing returns an error while the backend is down and not to be asked.
 func (g *Guard) pausing(now time.Time) error {
 	if g.failures < g.opts.Failures {
@@ -242,15 +247,25 @@ func (g *Guard) watch(ctx context.Context, op string, call func() error) error {
 	if g.opts.Observe != nil {
 		g.opts.Observe(op, g.opts.Now().Sub(began), err)
 	}
-	g.learn(ctx, began, err)
+	if op != "open" || err != nil { // some backends open keys without a call
+		g.learn(ctx, began, err)
+	}
 	return err
 }
 
 func (g *Guard) learn(ctx context.Context, began time.Time, err error) {
 	if end := ctx.Err(); errors.Is(end, context.Canceled) || end != nil && err != nil && g.opts.Now().Sub(began) < hasty {
+		g.mu.Lock()
+		g.left++
+		g.mu.Unlock()
 		return // the caller left: it says nothing of the backend
 	}
-	unavailable := err != nil && (g.Backend.Code(err) == Unavailable || errors.Is(err, context.DeadlineExceeded))
+	code := Unknown
+	if err != nil {
+		code = g.Backend.Code(err)
+	}
+	// A driver that says Throttled has let the call wait, and knows better.
+	unavailable := code == Unavailable || code != Throttled && errors.Is(err, context.DeadlineExceeded)
 	g.mu.Lock()
 	was := g.failures >= g.opts.Failures
 	g.count(unavailable, began, err)
@@ -266,6 +281,7 @@ func (g *Guard) learn(ctx context.Context, began time.Time, err error) {
 }
 
 func (g *Guard) count(unavailable bool, began time.Time, err error) {
+	g.left = 0
 	if !unavailable {
 		g.failures, g.last = 0, nil
 		return

@@ -5,6 +5,7 @@ package pkcs11
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -196,7 +197,11 @@ func (t *token) take(ctx context.Context, l *link, timer *time.Timer, places cha
 	case places <- struct{}{}:
 		return nil
 	case <-ctx.Done():
-		return ctx.Err()
+		if err := ctx.Err(); !errors.Is(err, context.DeadlineExceeded) {
+			return err
+		}
+		t.timedOut.Add(1)
+		return failf(signer.Throttled, "all sessions of the PKCS#11 token %s are in use: %w", t.id, ctx.Err())
 	case <-l.broken:
 		return l.cause()
 	case <-timer.C:
