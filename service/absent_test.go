@@ -62,9 +62,10 @@ func TestStartWhileTheBackendIsAway(t *testing.T) {
 	if resp, body := s.get(t, "/keysets/zone/jwks.json"); resp.StatusCode != 200 || body != keys {
 		t.Errorf("the keys are served with status %d: %s", resp.StatusCode, body)
 	}
-	if r := s.private("/healthz/ready"); r.Code != 503 || r.Body.String() != "backend \"hsm\" does not answer\n" {
-		t.Errorf("readiness is %d %q", r.Code, r.Body)
-	}
+	eventually(t, "readiness names the backend", func() bool {
+		r := s.private("/healthz/ready")
+		return r.Code == 503 && r.Body.String() == "backend \"hsm\" does not answer\n"
+	})
 	hsm.Heal()
 	eventually(t, "the replica is ready", func() bool { return s.private("/healthz/ready").Code == 200 })
 	if _, err := s.issue(t, s.admin); err != nil {

@@ -2,6 +2,7 @@ package service
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	pb "github.com/zonemint/zonemint/proto/zonemint/v1"
@@ -11,33 +12,37 @@ import (
 
 // checkAdoption looks at the key that a rotation is to take over before anything
 // is written, so that a name which is wrong is an answer and not a key that is
-// tried for ever. What it finds is looked for again when the key is published.
+// tried for ever. It returns the thumbprint of what it found, by which the key is known
+// again when it is published: names can be given to other keys.
 //
 // Whoever chooses a key of a backend chooses what signs in zonemint's name, and
 // what else in that backend zonemint signs with: an administrator's act.
-func (s keyService) checkAdoption(ctx context.Context, ks store.Keyset, req *pb.RotateKeysetRequest) error {
-	if err := callerOf(ctx).Unbounded(); err != nil {
-		return err
+func (s keyService) checkAdoption(ctx context.Context, ks store.Keyset, req *pb.RotateKeysetRequest) (thumbprint string, err error) {
+	if err := errors.Join(callerOf(ctx).MayWeaken("adopt"), callerOf(ctx).Unbounded()); err != nil {
+		return "", err
 	}
 	if moves(ks, req) {
 		ks.Backend = req.GetBackend()
 	}
 	if err := s.checkBackend(ks); err != nil {
-		return err
+		return "", err
 	}
 	b := s.cfg.Backends[ks.Backend]
 	if !signer.CanAdopt(b) {
-		return &invalid{"adopt", fmt.Sprintf("backend %q takes over no keys, it only makes them", ks.Backend)}
+		return "", &invalid{"adopt", fmt.Sprintf("backend %q takes over no keys, it only makes them", ks.Backend)}
 	}
 	alg, err := signer.Parse(ks.Algorithm)
 	if err != nil {
-		return &invalid{"algorithm", err.Error()}
+		return "", &invalid{"algorithm", err.Error()}
 	}
 	key, err := adopted(ctx, b, signer.Spec{Keyset: ks.Name, Serial: 1, Label: signer.NewLabel(), Algorithm: alg}, req.GetAdopt())
 	if err != nil {
-		return unadoptable(ks.Backend, err)
+		return "", unadoptable(ks.Backend, err)
 	}
-	return s.unused(ctx, key)
+	if thumbprint, err = signer.Thumbprint(key.Public()); err != nil {
+		return "", err
+	}
+	return thumbprint, s.unused(ctx, key, thumbprint)
 }
 
 // adopted finds a key and tries it out.
@@ -65,11 +70,7 @@ func unadoptable(backend string, err error) error {
 }
 
 // unused refuses a key that is one of ours already: no key serves two purposes.
-func (s keyService) unused(ctx context.Context, key *signer.Key) error {
-	thumbprint, err := signer.Thumbprint(key.Public())
-	if err != nil {
-		return err
-	}
+func (s keyService) unused(ctx context.Context, key *signer.Key, thumbprint string) error {
 	if err := s.notALegacyKey(ctx, key.Public(), thumbprint); err != nil {
 		return err
 	}

@@ -35,6 +35,7 @@ func TestAdoptAKeyOfTheBackend(t *testing.T) {
 		s.verifies(t, tok.GetToken(), "")
 	}
 	must(s.rotate(t, &pb.RotateKeysetRequest{Now: true, Force: true}))
+	s.settles(t)
 	// Reconciling does not miss a key that no listing shows.
 	if diff := must(s.as(s.admin).keys.ReconcileSigningKeys(t.Context(), &pb.ReconcileSigningKeysRequest{})); len(diff.GetMissing()) != 0 || len(diff.GetUnknown()) != 0 {
 		t.Errorf("missing %v, unknown %v", diff.GetMissing(), diff.GetUnknown())
@@ -76,6 +77,9 @@ func TestWhatIsNotAdopted(t *testing.T) {
 	}
 	narrow := s.as(s.apiToken(t, store.APIToken{Name: "narrow", Roles: []string{"admin"}, Keysets: []string{"zone"}}))
 	_, err := narrow.keys.RotateKeyset(t.Context(), &pb.RotateKeysetRequest{Keyset: "zone", Adopt: fake.Plant(t, signer.ES256)})
+	wantCode(t, err, connect.CodePermissionDenied)
+	operator := s.as(s.apiToken(t, store.APIToken{Name: "operator", Roles: []string{"key-operator"}}))
+	_, err = operator.keys.RotateKeyset(t.Context(), &pb.RotateKeysetRequest{Keyset: "zone", Adopt: fake.Plant(t, signer.ES256)})
 	wantCode(t, err, connect.CodePermissionDenied)
 	s.settles(t)
 }

@@ -58,7 +58,6 @@ func (m *Metrics) budgetInstruments(meter metric.Meter, s *Service) error {
 	}{
 		{"zonemint.backend.budget", "Signatures a second that a backend is asked for at the most; 0 if nothing bounds them.", func(b signer.BudgetStats) float64 { return b.PerSecond }},
 		{"zonemint.backend.queue", "Requests that wait for their keyset's turn at a backend.", func(b signer.BudgetStats) float64 { return float64(b.Waiting) }},
-		{"zonemint.backend.crowded", "Requests that were told to come back later, since the start.", func(b signer.BudgetStats) float64 { return float64(b.GaveUp) }},
 	} {
 		_, err := meter.Float64ObservableGauge(g.name, metric.WithDescription(g.text),
 			metric.WithFloat64Callback(func(_ context.Context, o metric.Float64Observer) error {
@@ -71,7 +70,14 @@ func (m *Metrics) budgetInstruments(meter metric.Meter, s *Service) error {
 			return err
 		}
 	}
-	return nil
+	_, err := meter.Int64ObservableCounter("zonemint.backend.crowded", metric.WithDescription("Requests that were told to come back later."),
+		metric.WithInt64Callback(func(_ context.Context, o metric.Int64Observer) error {
+			for name, budget := range s.budgets {
+				o.Observe(budget.Stats().GaveUp, metric.WithAttributes(attribute.String("backend", name)))
+			}
+			return nil
+		}))
+	return err
 }
 
 func usage(of func(signer.Usage) float64) func(*signer.Guard) (float64, bool) {

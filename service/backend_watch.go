@@ -2,6 +2,7 @@ package service
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"sync/atomic"
 	"time"
@@ -40,7 +41,8 @@ func (c *contact) silence() error {
 // it has for an answer.
 const (
 	probeInterval = 250 * time.Millisecond
-	probeTime     = 10 * time.Second
+	probeTime     = 3 * time.Second  // for a signature
+	findTime      = 10 * time.Second // for a key, which may take a look at all of them
 )
 
 // watchBackends asks backends whether they are there, until ctx ends: at the start,
@@ -59,7 +61,7 @@ func (s *Service) watchBackend(ctx context.Context, name string, guard *signer.G
 	defer tick.Stop()
 	c := s.contacts[name]
 	for known := c.answered.Load(); ; {
-		if !c.answered.Load() || guard.Down() != nil || s.unopened(name) != nil {
+		if !c.answered.Load() || guard.Down() != nil || guard.Doubtful() || s.unopened(name) != nil {
 			asked, err := s.probeBackend(ctx, name, guard)
 			switch {
 			case ctx.Err() != nil:
@@ -88,8 +90,8 @@ func (s *Service) watchBackend(ctx context.Context, name string, guard *signer.G
 // backend answers.
 func (s *Service) EnsureKeysetLater(ctx context.Context, req *pb.Keyset) error {
 	err := s.EnsureKeyset(ctx, req)
-	switch signer.CodeOf(err) {
-	case signer.Unavailable, signer.Throttled:
+	switch code := signer.CodeOf(err); {
+	case code == signer.Unavailable, code == signer.Throttled, errors.Is(err, errNoLease): // it takes longer than the lease, which nobody renews yet
 		s.log.ErrorContext(ctx, "keyset has no key that signs yet: its backend does not answer",
 			slog.String("keyset", req.GetName()), slog.Any("error", err))
 		return s.ring.Refresh(ctx) // the keyset is served from the start
@@ -113,10 +115,10 @@ func (s *Service) unopened(name string) *keyring.Active {
 // signs, or looks for one that is being made. A backend that has none of those is
 // not asked: nobody wants anything of it.
 func (s *Service) probeBackend(ctx context.Context, name string, guard *signer.Guard) (asked bool, err error) {
-	ctx, cancel := context.WithTimeout(ctx, probeTime)
+	within, cancel := context.WithTimeout(ctx, probeTime)
 	defer cancel()
 	if key := s.unopened(name); key != nil {
-		if _, err = keyring.OpenKey(ctx, s.cfg.Backends, key.Keyset, key.SigningKey); err == nil {
+		if _, err = keyring.OpenKey(within, s.cfg.Backends, key.Keyset, key.SigningKey); err == nil {
 			s.nudge() // the heartbeat opens all of them
 		}
 		return true, err
@@ -124,7 +126,7 @@ func (s *Service) probeBackend(ctx context.Context, name string, guard *signer.G
 	ring := s.ring.Load()
 	for _, key := range ring.SigningIn(name) {
 		if key.Ready() == nil {
-			return true, key.Probe(ctx)
+			return true, key.Probe(within)
 		}
 	}
 	for _, k := range ring.Unfinished() {
@@ -134,7 +136,9 @@ func (s *Service) probeBackend(ctx context.Context, name string, guard *signer.G
 		}
 		spec, err := keyring.Spec(ks.Name, k)
 		if err == nil {
-			_, err = signer.Find(ctx, guard, spec)
+			find, cancel := context.WithTimeout(ctx, findTime)
+			_, err = signer.Find(find, guard, spec)
+			cancel()
 		}
 		return true, err
 	}

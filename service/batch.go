@@ -14,6 +14,7 @@ import (
 	"github.com/zonemint/zonemint/service/caller"
 	"github.com/zonemint/zonemint/service/keyring"
 	"github.com/zonemint/zonemint/service/ledger"
+	"github.com/zonemint/zonemint/signer"
 	"github.com/zonemint/zonemint/store"
 )
 
@@ -43,7 +44,7 @@ func (s *Service) issueBatch(ctx context.Context, who caller.Caller, items []*pb
 		s.tryBatch(ctx, who, items, again, results, failed)
 		elsewhere := failed.addAll(results)
 		if again = refusedKeys(results); len(again) > 0 && s.ring.RefreshPast(ctx, seen) != nil {
-			break
+			again = nil
 		}
 		again = append(again, elsewhere...)
 	}
@@ -70,7 +71,7 @@ func (s *Service) tryBatch(ctx context.Context, who caller.Caller, items []*pb.I
 	at := make([]int, 0, len(indexes))
 	rows := make([]store.Issuance, 0, len(indexes))
 	for _, i := range indexes {
-		p, err := s.beginItem(ring, who, items[i], failed)
+		p, err := s.beginItem(ctx, ring, who, items[i], failed)
 		results[i] = result{err: err}
 		if err == nil {
 			begun, at, rows = append(begun, p), append(at, i), append(rows, p.row)
@@ -98,7 +99,7 @@ func (s *Service) tryBatch(ctx context.Context, who caller.Caller, items []*pb.I
 	}
 }
 
-func (s *Service) beginItem(ring *keyring.Snapshot, who caller.Caller, item *pb.IssueTokensItem, failed exclusions) (*pending, error) {
+func (s *Service) beginItem(ctx context.Context, ring *keyring.Snapshot, who caller.Caller, item *pb.IssueTokensItem, failed exclusions) (*pending, error) {
 	req, w, err := wantedOf(item)
 	if err != nil {
 		return nil, err
@@ -113,7 +114,7 @@ func (s *Service) beginItem(ring *keyring.Snapshot, who caller.Caller, item *pb.
 	if err != nil {
 		return nil, err
 	}
-	return s.begin(who, d, failed)
+	return s.begin(ctx, who, d, failed)
 }
 
 // wantedOf returns the request in an item and what it says.
@@ -144,6 +145,14 @@ func (s *Service) signAll(ctx context.Context, begun []*pending, at []int, resul
 		})
 	}
 	wg.Wait()
+	// When all are done: what some of them met may be a reason to begin all of those
+	// that failed again.
+	for n, i := range at {
+		if err := results[i].err; err != nil {
+			p := begun[n]
+			results[i].err = fmt.Errorf("signing with %s: %w", p.key.KID, s.again(ctx, p.keyset, p.key, err))
+		}
+	}
 }
 
 // signingJobs says which tokens are signed together, by their indexes: those of one
@@ -169,18 +178,28 @@ func (s *Service) signJob(ctx context.Context, job []int, begun []*pending, at [
 	if patience > 0 {
 		patience += time.Duration(len(job)-1) * perSignature
 	}
-	within, cancel := within(ctx, patience)
-	defer cancel()
 	inputs := make([][]byte, len(job))
 	for n, i := range job {
 		inputs[n] = begun[i].signingInput()
 	}
-	for n, r := range key.SignJWSBatch(within, inputs) {
+	signed := key.SignJWSBatch(hurried(ctx, patience), inputs)
+	s.learn(first.keyset, key, failureOf(signed))
+	for n, r := range signed {
 		i := job[n]
-		if err := s.signed(ctx, begun[i].keyset, key, r.Err); err != nil {
-			results[at[i]] = result{err: fmt.Errorf("signing with %s: %w", key.KID, err)}
+		if r.Err != nil {
+			results[at[i]] = result{err: r.Err}
 			continue
 		}
 		results[at[i]] = result{issued: begun[i].signed(inputs[n], r.Signature)}
 	}
+}
+
+// failureOf is how a call for a batch failed: as all of its parts did.
+func failureOf(signed []signer.BatchResult) error {
+	for _, r := range signed {
+		if r.Err == nil {
+			return nil
+		}
+	}
+	return signed[0].Err
 }

@@ -75,7 +75,9 @@ func (s keyService) destroy(ctx context.Context, ks store.Keyset, k store.Signin
 		return k, err
 	}
 	refs := []signer.Ref{k.Ref}
-	if len(k.Ref) == 0 && k.Adopted == "" {
+	if len(k.Ref) == 0 && k.Adopted != "" {
+		refs = nil // it was never found, or is gone
+	} else if len(k.Ref) == 0 {
 		// It failed, or was destroyed before: what there is is known by its label.
 		if err := sleep(ctx, b.Traits().ConsistencyWindow); err != nil {
 			return k, err

@@ -183,7 +183,7 @@ func outside(request string, err error) *connect.Error {
 	code, text := explain(err)
 	out := connect.NewError(code, errors.New(text))
 	out.Meta().Set(requestIDHeader, request)
-	if after := retryAfter(code, err); after > 0 {
+	if after := retryAfter(err); after > 0 {
 		out.Meta().Set(retryAfterHeader, delaySeconds(after))
 		if detail, err := connect.NewErrorDetail(&errdetails.RetryInfo{RetryDelay: durationpb.New(after)}); err == nil {
 			out.AddDetail(detail)
@@ -198,8 +198,8 @@ const retryAfterHeader = "Retry-After"
 
 // retryAfter returns when a request that was refused because of others is worth
 // repeating; 0 for other failures.
-func retryAfter(code connect.Code, err error) time.Duration {
-	if code != connect.CodeResourceExhausted {
+func retryAfter(err error) time.Duration {
+	if signer.CodeOf(err) != signer.Throttled && !errors.Is(err, ledger.ErrBusy) && !errors.Is(err, errSearches) && !errors.Is(err, errLasting) {
 		return 0
 	}
 	return signer.RetryAfter(err)

@@ -94,7 +94,7 @@ func (s *Service) tryIssue(ctx context.Context, who caller.Caller, w wanted, fai
 	if err != nil {
 		return issued{}, err
 	}
-	p, err := s.begin(who, d, failed)
+	p, err := s.begin(ctx, who, d, failed)
 	if err != nil {
 		return issued{}, err
 	}
@@ -103,7 +103,8 @@ func (s *Service) tryIssue(ctx context.Context, who caller.Caller, w wanted, fai
 		return issued{}, err
 	}
 	out, signErr := p.sign(ctx)
-	signErr = s.signed(ctx, p.keyset, p.key, signErr)
+	s.learn(p.keyset, p.key, signErr)
+	signErr = s.again(ctx, p.keyset, p.key, signErr)
 	rowErrs, waitErr := ticket.Wait(ctx)
 	switch {
 	case rowErrs != nil: // first: a key that was replaced may be gone from its backend too
@@ -117,8 +118,8 @@ func (s *Service) tryIssue(ctx context.Context, who caller.Caller, w wanted, fai
 }
 
 // begin takes the key, the time and an ID for a draft.
-func (s *Service) begin(who caller.Caller, d draft, failed exclusions) (*pending, error) {
-	key, patience, err := s.signingKey(d.keyset, failed)
+func (s *Service) begin(ctx context.Context, who caller.Caller, d draft, failed exclusions) (*pending, error) {
+	key, patience, err := s.signingKey(ctx, d.keyset, failed)
 	if err != nil {
 		return nil, err
 	}
@@ -147,10 +148,8 @@ func (s *Service) begin(who caller.Caller, d draft, failed exclusions) (*pending
 
 // sign makes the token's text.
 func (p *pending) sign(ctx context.Context) (issued, error) {
-	ctx, cancel := within(ctx, p.patience)
-	defer cancel()
 	input := p.signingInput()
-	sig, err := p.key.SignJWS(ctx, input)
+	sig, err := p.key.SignJWS(hurried(ctx, p.patience), input)
 	if err != nil {
 		return issued{}, err
 	}

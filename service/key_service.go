@@ -30,10 +30,8 @@ func (s keyService) CreateKeyset(ctx context.Context, req *pb.CreateKeysetReques
 	if err := callerOf(ctx).MayManage(req.GetKeyset().GetName()); err != nil {
 		return nil, err
 	}
-	if req.GetKeyset().GetAllowMeshSystem() {
-		if err := callerOf(ctx).MayAllowMeshSystem(); err != nil {
-			return nil, err
-		}
+	if err := mayWeaken(ctx, req.GetKeyset(), nil); err != nil {
+		return nil, err
 	}
 	ks, err := newKeyset(req.GetKeyset())
 	if err != nil {

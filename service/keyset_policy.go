@@ -44,10 +44,8 @@ func (s keyService) UpdateKeyset(ctx context.Context, req *pb.UpdateKeysetReques
 		wish.Backend = s.cfg.DefaultBackend
 	}
 	paths := req.GetUpdateMask().GetPaths()
-	if wish.Policy.AllowMeshSystem && slices.Contains(paths, "allow_mesh_system") {
-		if err := callerOf(ctx).MayAllowMeshSystem(); err != nil {
-			return nil, err
-		}
+	if err := mayWeaken(ctx, req.GetKeyset(), paths); err != nil {
+		return nil, err
 	}
 	if len(paths) == 0 {
 		return nil, &invalid{"update_mask", "names no field"}
@@ -60,6 +58,21 @@ func (s keyService) UpdateKeyset(ctx context.Context, req *pb.UpdateKeysetReques
 	}
 	s.nudge()
 	return &pb.UpdateKeysetResponse{Keyset: keysetToProto(l.Keyset)}, s.ring.Refresh(ctx)
+}
+
+// mayWeaken checks that the caller may give a keyset what takes a safeguard away.
+// Without paths all of ks counts.
+func mayWeaken(ctx context.Context, ks *pb.Keyset, paths []string) error {
+	for path, wanted := range map[string]bool{
+		"allow_mesh_system": ks.GetAllowMeshSystem(), "allow_weaker_standby": ks.GetAllowWeakerStandby(),
+	} {
+		if wanted && (paths == nil || slices.Contains(paths, path)) {
+			if err := callerOf(ctx).MayWeaken(path); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 func (s keyService) policyChange(ks, wish store.Keyset, paths []string) (store.Change, error) {

@@ -47,7 +47,7 @@ func (s *Service) kumaFail(w http.ResponseWriter, err error, code connect.Code, 
 		return
 	}
 	doc := kumaErrorFor(err, code, text)
-	if after := retryAfter(code, err); after > 0 {
+	if after := retryAfter(err); after > 0 {
 		w.Header().Set(retryAfterHeader, delaySeconds(after))
 	}
 	if doc.Status == http.StatusUnauthorized {

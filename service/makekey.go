@@ -147,6 +147,10 @@ func (s *Service) makeFenced(ctx context.Context, b signer.Backend, keyset strin
 		return fmt.Errorf("making key %s/%d: %w", keyset, k.Serial, err)
 	}
 	made, err := probe(ctx, b, spec, ref)
+	if err == nil && k.Adopted != "" && made.Thumbprint != k.Thumbprint {
+		err = &signer.Error{Op: "adopt", Code: signer.Corrupt,
+			Err: fmt.Errorf("%q is another key than the one that was to be adopted: give this serial up with `zonemint key retire`", k.Adopted)}
+	}
 	if err != nil {
 		return fmt.Errorf("probing key %s/%d: %w", keyset, k.Serial, err)
 	}

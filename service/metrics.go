@@ -36,7 +36,6 @@ type Metrics struct {
 
 	backendCalls    metric.Float64Histogram
 	backendRefusals metric.Int64Counter
-	standbySwitches metric.Int64Counter
 }
 
 var (

@@ -91,8 +91,9 @@ func (s keyService) RotateKeyset(ctx context.Context, req *pb.RotateKeysetReques
 	if err != nil {
 		return nil, err
 	}
+	thumbprint := ""
 	if req.GetAdopt() != "" {
-		if err := s.checkAdoption(ctx, ks, req); err != nil {
+		if thumbprint, err = s.checkAdoption(ctx, ks, req); err != nil {
 			return nil, err
 		}
 	}
@@ -101,12 +102,15 @@ func (s keyService) RotateKeyset(ctx context.Context, req *pb.RotateKeysetReques
 		return nil, err
 	}
 	l, err := s.change(ctx, ks, req.GetDryRun(), func(l *store.Lifecycle) (store.Change, error) {
-		c, err := s.rotate(l, req)
+		c, err := s.rotate(l, req, thumbprint)
 		if err == nil {
 			p.rotation(l, c)
 		}
 		return c, err
 	})
+	if thumbprint != "" && errors.Is(err, store.ErrExists) {
+		return nil, &invalid{"adopt", "it is a key of a keyset already"} // since a moment ago
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -114,7 +118,7 @@ func (s keyService) RotateKeyset(ctx context.Context, req *pb.RotateKeysetReques
 }
 
 // rotate asks for the successor to take over, or lets it do so now.
-func (s keyService) rotate(l *store.Lifecycle, req *pb.RotateKeysetRequest) (store.Change, error) {
+func (s keyService) rotate(l *store.Lifecycle, req *pb.RotateKeysetRequest, thumbprint string) (store.Change, error) {
 	c := store.Change{Action: "keyset.rotate", Detail: map[string]any{
 		"now": req.GetNow(), "backend": req.GetBackend(), "force": req.GetForce(), "reason": req.GetReason(),
 	}}
@@ -124,7 +128,7 @@ func (s keyService) rotate(l *store.Lifecycle, req *pb.RotateKeysetRequest) (sto
 		}
 	}
 	if moves(l.Keyset, req) || req.GetAdopt() != "" {
-		return s.relocate(l, c, req)
+		return s.relocate(l, c, req, thumbprint)
 	}
 	next, ok := rotation.Successor(l, store.RolePrimary)
 	switch {
@@ -151,7 +155,7 @@ func moves(ks store.Keyset, req *pb.RotateKeysetRequest) bool {
 
 // relocate completes the change of a rotation to a key that none of the published
 // ones can be: in another backend, or one that somebody else has made.
-func (s keyService) relocate(l *store.Lifecycle, c store.Change, req *pb.RotateKeysetRequest) (store.Change, error) {
+func (s keyService) relocate(l *store.Lifecycle, c store.Change, req *pb.RotateKeysetRequest, thumbprint string) (store.Change, error) {
 	moved, reason := l.Keyset, "adopted"
 	if moves(l.Keyset, req) {
 		moved.Backend, reason = req.GetBackend(), "moved to backend "+req.GetBackend()
@@ -164,7 +168,8 @@ func (s keyService) relocate(l *store.Lifecycle, c store.Change, req *pb.RotateK
 		return c, err
 	}
 	c.New = []store.NewKey{{
-		Role: store.RolePrimary, Label: signer.NewLabel(), ActivateAfter: l.Now, Adopt: req.GetAdopt(), Reason: reasonOr(req.GetReason(), reason),
+		Role: store.RolePrimary, Label: signer.NewLabel(), ActivateAfter: l.Now, Adopt: req.GetAdopt(), Thumbprint: thumbprint,
+		Reason: reasonOr(req.GetReason(), reason),
 	}}
 	return c, nil
 }

@@ -3,6 +3,7 @@ package service
 import (
 	"context"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/google/uuid"
@@ -10,6 +11,7 @@ import (
 	"go.opentelemetry.io/otel/metric"
 
 	"github.com/zonemint/zonemint/service/keyring"
+	"github.com/zonemint/zonemint/signer"
 )
 
 // keysetSwitch is that another key signs for a keyset, in this replica.
@@ -18,8 +20,10 @@ type keysetSwitch struct {
 	kid, reason      string
 	standby          bool
 	at               time.Time
-	counted          bool // it is in the metrics
 }
+
+// keysetTo is what switches are counted by: a keyset and the backend whose key signs.
+type keysetTo struct{ keyset, to string }
 
 // standIn lets the standby sign from now on, if it does not already.
 func (s *Service) standIn(ks *keyring.Keyset, reason string) {
@@ -34,9 +38,10 @@ func (s *Service) standIn(ks *keyring.Keyset, reason string) {
 		s.stands.mu.Unlock()
 		return
 	}
-	soon := !st.left.IsZero() && time.Since(st.left) < 2*st.rest
-	if st.rest = s.cfg.Standby.ReturnAfter; soon {
-		st.rest = min(2*st.rest, longestReturn)
+	if soon := !st.left.IsZero() && time.Since(st.left) < 2*st.rest; soon {
+		st.rest = min(2*st.rest, max(longestReturn, s.cfg.Standby.ReturnAfter))
+	} else {
+		st.rest = s.cfg.Standby.ReturnAfter
 	}
 	st.in, st.well = true, time.Time{}
 	s.stands.mu.Unlock()
@@ -52,7 +57,7 @@ func (s *Service) standDown(ks *keyring.Keyset, own *keyring.Active, reason stri
 	s.switched(keysetSwitch{keyset: ks.Name, from: from, to: own.Backend, kid: own.KID, reason: reason})
 }
 
-// switched says so, now in the log, and soon in the metrics and the audit: a request
+// switched says so, now in the log and the metrics, and soon in the audit: a request
 // must not wait for that.
 func (s *Service) switched(c keysetSwitch) {
 	c.at = time.Now()
@@ -66,8 +71,14 @@ func (s *Service) switched(c keysetSwitch) {
 	}
 	s.stands.mu.Lock()
 	defer s.stands.mu.Unlock()
+	if s.stands.total == nil {
+		s.stands.total = map[keysetTo]int64{}
+	}
+	s.stands.total[keysetTo{c.keyset, c.to}]++
 	if len(s.stands.switches) < mostSwitches {
 		s.stands.switches = append(s.stands.switches, c)
+	} else {
+		s.log.Error("switch will not be in the audit: too many wait for the database", about...)
 	}
 }
 
@@ -81,14 +92,17 @@ func (s *Service) keepStandby(ctx context.Context) error {
 	tick := time.NewTicker(probeEvery)
 	defer tick.Stop()
 	for {
+		var wg sync.WaitGroup
 		for _, ks := range s.ring.Load().Keysets() {
 			if s.stands.in(ks.ID) {
-				s.lookWhetherWell(ctx, ks)
+				wg.Go(func() { s.lookWhetherWell(ctx, ks) })
 			}
 		}
+		wg.Wait()
 		s.auditSwitches(ctx)
 		select {
 		case <-ctx.Done():
+			s.auditSwitches(context.WithoutCancel(ctx)) // the last ones
 			return ctx.Err()
 		case <-tick.C:
 		}
@@ -104,31 +118,40 @@ func (s *Service) lookWhetherWell(ctx context.Context, ks *keyring.Keyset) {
 	}
 	probe, cancel := context.WithTimeout(ctx, s.cfg.Standby.Patience)
 	defer cancel()
-	well := own.Probe(probe) == nil
+	err = own.Probe(probe)
 	if ctx.Err() != nil {
 		return
 	}
-	if s.stands.rested(ks.ID, well, ks.Standby() == nil) {
-		s.standDown(ks, own, "backend \""+own.Backend+"\" is well again")
+	incident := err != nil && !standsIn(err)
+	if !s.stands.rested(ks.ID, err == nil, incident || ks.Standby() == nil) {
+		return
 	}
+	reason := "backend \"" + own.Backend + "\" is well again"
+	if incident {
+		// It is there, and does what nobody stands in for: callers are to see it.
+		reason = "backend \"" + own.Backend + "\" is there and fails: " + signer.CodeOf(err).String()
+		s.log.ErrorContext(ctx, "the backend that the standby stood in for is there and fails", slog.String("keyset", ks.Name),
+			slog.String("kid", own.KID), slog.Any("error", err))
+	}
+	s.standDown(ks, own, reason)
 }
 
 // rested notes how the keyset's own backend is, and says whether its key signs from
-// now on.
-func (s *stands) rested(keyset uuid.UUID, well, alone bool) bool {
+// now on; at once if it is to.
+func (s *stands) rested(keyset uuid.UUID, well, atOnce bool) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	st, now := s.of(keyset), time.Now()
 	switch {
 	case !st.in:
 		return false
-	case !well && !alone:
+	case !well && !atOnce:
 		st.well = time.Time{}
 		return false
 	case st.well.IsZero():
 		st.well = now
 	}
-	if now.Sub(st.well) < st.rest && !alone {
+	if now.Sub(st.well) < st.rest && !atOnce {
 		return false
 	}
 	st.in, st.left = false, now
@@ -143,10 +166,6 @@ func (s *Service) auditSwitches(ctx context.Context) {
 	s.stands.switches = nil
 	s.stands.mu.Unlock()
 	for i, c := range pending {
-		if !c.counted {
-			s.metrics.keysetSwitched(ctx, c)
-			pending[i].counted = true
-		}
 		if err := s.auditSwitch(ctx, c); err != nil {
 			s.stands.mu.Lock()
 			s.stands.switches = append(pending[i:], s.stands.switches...)
@@ -172,8 +191,16 @@ func (s *Service) auditSwitch(ctx context.Context, c keysetSwitch) error {
 }
 
 func (m *Metrics) standbyInstruments(meter metric.Meter, s *Service) (err error) {
-	if m.standbySwitches, err = meter.Int64Counter("zonemint.standby.switches",
-		metric.WithDescription("How often another key began to sign because of its backend, by keyset and backend.")); err != nil {
+	if _, err = meter.Int64ObservableCounter("zonemint.standby.switches",
+		metric.WithDescription("How often another key began to sign because of its backend, by keyset and backend."),
+		metric.WithInt64Callback(func(_ context.Context, o metric.Int64Observer) error {
+			s.stands.mu.Lock()
+			defer s.stands.mu.Unlock()
+			for about, n := range s.stands.total {
+				o.Observe(n, metric.WithAttributes(attribute.String("keyset", about.keyset), attribute.String("to", about.to)))
+			}
+			return nil
+		})); err != nil {
 		return err
 	}
 	_, err = meter.Int64ObservableGauge("zonemint.standby.signing",
@@ -192,8 +219,4 @@ func (m *Metrics) standbyInstruments(meter metric.Meter, s *Service) (err error)
 			return nil
 		}))
 	return err
-}
-
-func (m *Metrics) keysetSwitched(ctx context.Context, c keysetSwitch) {
-	m.standbySwitches.Add(ctx, 1, metric.WithAttributes(attribute.String("keyset", c.keyset), attribute.String("to", c.to)))
 }

@@ -95,7 +95,7 @@ func (d *DB) insertKey(ctx context.Context, tx Tx, ks Keyset, serial int, nk New
 	k := SigningKey{
 		ID: uuid.New(), KeysetID: ks.ID, Serial: serial, Role: nk.Role, State: StateCreating,
 		Algorithm: ks.Algorithm, Backend: ks.BackendFor(nk.Role), Label: nk.Label, CreatedAt: now, Version: 1,
-		ActivateAfter: nk.ActivateAfter, Adopted: nk.Adopt,
+		ActivateAfter: nk.ActivateAfter, Adopted: nk.Adopt, Thumbprint: nk.Thumbprint,
 	}
 	if im := nk.Import; im != nil {
 		k.Imported, k.State, k.Backend, k.Algorithm = true, StateRetiring, "", im.Algorithm

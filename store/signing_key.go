@@ -119,7 +119,9 @@ func (k *SigningKey) moveTo(to State, now time.Time) error {
 		k.RetiredAt = now
 	case StateRemoved, StateDistrusted, StateAbandoned:
 		k.RemovedAt = now
-	case StateCreating, StateFailed: // CreatedAt is of the row; failing has no time of its own
+	case StateFailed: // which has no time of its own
+		k.Thumbprint = "" // another row may adopt the key
+	case StateCreating: // CreatedAt is of the row
 	}
 	return nil
 }
@@ -134,8 +136,10 @@ type NewKey struct {
 	// on.
 	ActivateAfter time.Time
 	// Adopt, if it is not empty, is what a key is called that its backend has
-	// already, and that is taken over instead of being made.
-	Adopt string
+	// already, and that is taken over instead of being made. Thumbprint is then the
+	// one of its public half, by which nothing else is taken over under that name, and
+	// no other row has the key.
+	Adopt, Thumbprint string
 	// Import, if it is not nil, is a public key that only verifies. It begins in
 	// state retiring, and no backend has it.
 	Import *ImportedKey

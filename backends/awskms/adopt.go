@@ -3,7 +3,6 @@ package awskms
 import (
 	"context"
 	"log/slog"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -16,15 +15,11 @@ import (
 // Adopt implements [signer.Adopter]. The name is the ARN of a key, or the name or ARN
 // of an alias, which is followed this once: the reference has the key's own ARN.
 func (b *Backend) Adopt(ctx context.Context, spec signer.Spec, name string) (signer.Ref, error) {
-	if err := b.check(ctx); err != nil {
-		return nil, err
-	}
 	if err := checkSpec(spec); err != nil {
 		return nil, err
 	}
-	byARN := regexp.MustCompile(`^` + keyARN + `$`).MatchString(name)
-	byAlias := regexp.MustCompile(`^(arn:aws[a-z-]*:kms:[a-z0-9-]+:[0-9]{12}:)?alias/[A-Za-z0-9/_-]{1,250}$`).MatchString(name)
-	if !byARN && !byAlias {
+	byARN := nameARN.MatchString(name)
+	if !byARN && !nameAlias.MatchString(name) {
 		return nil, failf(signer.Misconfigured, "a key in AWS KMS is named by its ARN (arn:aws:kms:REGION:ACCOUNT:key/ID) or by an alias (alias/NAME), not by %.100q", name)
 	}
 	key, err := b.read(ctx, "look for a key in AWS KMS", name)

@@ -1,10 +1,12 @@
 package awskms_test
 
 import (
+	"bytes"
 	"context"
 	"crypto"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"slices"
 	"strings"
@@ -87,27 +89,28 @@ func TestThrottled(t *testing.T) {
 	}
 }
 
-// A connection that was closed costs a repetition where that does no harm, once, and
-// never where it makes something.
+// A connection that was closed costs a repetition where something is read, once, and
+// never where something is made.
 func TestLostConnections(t *testing.T) {
 	s := start(t)
 	b := open(t, options(s))
 	h, spec, ref := handle(t, b, signer.ES256)
 	for _, f := range []awskmsdouble.Fault{{Cut: true}, {Lost: true}} {
-		f.Op = "Sign"
+		f.Op = "GetPublicKey"
 		s.Inject(f)
 		before := s.Calls()
-		if _, err := sign(t.Context(), h, signer.ES256); err != nil || since(s, before) != "Sign 2" {
+		if _, err := h.Public(t.Context()); err != nil || since(s, before) != "GetPublicKey 2" {
 			t.Errorf("%+v once: %v, %s", f, err, since(s, before))
 		}
 		f.Times = 2
 		s.Inject(f)
 		before = s.Calls()
-		if _, err := sign(t.Context(), h, signer.ES256); b.Code(err) != signer.Unavailable || since(s, before) != "Sign 2" {
+		if _, err := h.Public(t.Context()); b.Code(err) != signer.Unavailable || since(s, before) != "GetPublicKey 2" {
 			t.Errorf("%+v twice: %v, %s", f, err, since(s, before))
 		}
 		f.Times = 1
 		for op, call := range map[string]func() error{
+			"Sign":                func() error { _, err := sign(t.Context(), h, signer.ES256); return err },
 			"CreateKey":           func() error { _, err := b.Create(t.Context(), newSpec(signer.ES256)); return err },
 			"DisableKey":          func() error { return b.Destroy(t.Context(), spec, ref) },
 			"ScheduleKeyDeletion": func() error { return b.Destroy(t.Context(), spec, ref) },
@@ -118,7 +121,7 @@ func TestLostConnections(t *testing.T) {
 			if err := call(); b.Code(err) != signer.Unavailable || s.Calls()[op]-before != 1 {
 				t.Errorf("%+v: %v, %d calls", f, err, s.Calls()[op]-before)
 			}
-			if op != "CreateKey" {
+			if op == "DisableKey" || op == "ScheduleKeyDeletion" {
 				s.SetState(arnOf(ref), awskmsdouble.Enabled)
 			}
 		}
@@ -225,6 +228,8 @@ func TestCreate(t *testing.T) {
 	s := start(t)
 	s.SetDelays(awskmsdouble.Delays{Keys: 60 * time.Millisecond, Sign: 120 * time.Millisecond, Creating: 90 * time.Millisecond})
 	o := options(s)
+	var logged bytes.Buffer
+	o.Logger = slog.New(slog.NewTextHandler(&logged, nil))
 	o.AliasPrefix, o.MultiRegion, o.Tags = "mesh/", true, map[string]string{"cost-centre": "4711"}
 	o.KeyPolicyFile = writeFile(t, `{"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Principal": {"AWS": "arn:aws:iam::111122223333:root"}, "Action": "kms:*", "Resource": "*"}]}`)
 	b := open(t, o)
@@ -237,6 +242,9 @@ func TestCreate(t *testing.T) {
 	before := s.Calls()
 	if _, err := sign(t.Context(), h, signer.RS256); err != nil || since(s, before) != "Sign 1" {
 		t.Errorf("the first signature: %v, %s", err, since(s, before))
+	}
+	if logged.Len() > 0 {
+		t.Errorf("there is nothing to log, and there is %s", &logged)
 	}
 	k := s.Keys()[0]
 	wantTags := map[string]string{"cost-centre": "4711", "zonemint:label": spec.Label, "zonemint:keyset": "dataplane/default", "zonemint:serial": "3", "zonemint:algorithm": "RS256-2048"}
@@ -273,7 +281,7 @@ func TestCreateIsCancelledLate(t *testing.T) {
 	s := start(t)
 	s.SetDelays(awskmsdouble.Delays{Keys: time.Hour})
 	o := options(s)
-	o.ConsistencyWindow = time.Hour
+	o.ConsistencyWindow = 90 * time.Second
 	b := open(t, o)
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() {

@@ -162,3 +162,29 @@ func TestDestroyUnknown(t *testing.T) {
 		t.Errorf("another Region's: %v", err)
 	}
 }
+
+// The replicas of a key would go on signing: they are named, and the key is left as it is.
+func TestDestroyWithReplicas(t *testing.T) {
+	s := start(t)
+	o := options(s)
+	o.MultiRegion = true
+	b := open(t, o)
+	h, spec, ref := handle(t, b, signer.ES256)
+	s.Replicate(arnOf(ref), "us-east-1", "eu-west-3")
+	err := signer.Destroy(t.Context(), b, spec, ref)
+	if signer.CodeOf(err) != signer.Misconfigured || !strings.Contains(err.Error(), "us-east-1, eu-west-3") || state(s, ref) != awskmsdouble.Enabled {
+		t.Errorf("%v, %s", err, state(s, ref))
+	}
+	if _, err := sign(t.Context(), h, signer.ES256); err != nil {
+		t.Error(err)
+	}
+	s.Replicate(arnOf(ref))
+	if err := signer.Destroy(t.Context(), b, spec, ref); err != nil || state(s, ref) != awskmsdouble.PendingDeletion {
+		t.Errorf("without replicas: %v, %s", err, state(s, ref))
+	}
+	s.SetState(arnOf(ref), awskmsdouble.PendingReplicaDeletion)
+	s.Replicate(arnOf(ref), "us-east-1")
+	if err := signer.Destroy(t.Context(), b, spec, ref); err != nil {
+		t.Errorf("somebody has destroyed it with its replicas: %v", err)
+	}
+}

@@ -2,7 +2,6 @@ package awskms
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +12,7 @@ import (
 
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/smithy-go"
+	smithyhttp "github.com/aws/smithy-go/transport/http"
 
 	"github.com/zonemint/zonemint/signer"
 )
@@ -20,7 +20,8 @@ import (
 // failure is an error whose kind is known where it happens.
 type failure struct {
 	code  signer.Code
-	early bool // a key that is being made may say so
+	name  string // that the service has for it
+	early bool   // a key that is being made may say so
 	err   error
 }
 
@@ -73,44 +74,55 @@ func explain(ctx context.Context, op string, err error) error {
 	if status := statusOf(err); status != 0 {
 		return garbled(op, status, err)
 	}
-	code := signer.Unavailable
-	if _, untrusted := errors.AsType[*tls.CertificateVerificationError](err); untrusted || strings.Contains(err.Error(), "server gave HTTP response to HTTPS client") {
-		code = signer.Misconfigured
+	if code, why := unreached(err); code != signer.Unknown {
+		return failf(code, "%s: no answer from AWS KMS: %s", op, why)
 	}
-	return failf(code, "%s: no answer from AWS KMS: %w", op, root(err))
+	return failf(signer.Misconfigured, "%s: the AWS SDK makes no request of this: see its settings, in the environment and the shared files", op)
 }
 
 // statusOf returns the status of the answer, 0 if there was none.
 func statusOf(err error) int {
-	if r, ok := errors.AsType[*awshttp.ResponseError](err); ok && r.HTTPResponse() != nil && r.Response.Response != nil {
+	if r, ok := errors.AsType[*smithyhttp.ResponseError](err); ok {
+		if r.Response == nil || r.Response.Response == nil {
+			return 0
+		}
+		return r.HTTPStatusCode()
+	}
+	type answer interface { // of the endpoint of a container, for example, whose type has no name here
+		error
+		HTTPStatusCode() int
+	}
+	if r, ok := errors.AsType[answer](err); ok {
 		return r.HTTPStatusCode()
 	}
 	return 0
 }
 
-// root takes off what the SDK says around an error of the network.
+// root takes off all that is said around an error.
 func root(err error) error {
-	if e, ok := errors.AsType[*net.OpError](err); ok {
-		return e
-	}
 	for errors.Unwrap(err) != nil {
 		err = errors.Unwrap(err)
 	}
 	return err
 }
 
+var (
+	requestID  = regexp.MustCompile(`^[A-Za-z0-9-]{1,64}$`)
+	permission = regexp.MustCompile(`not authorized to perform: ([a-z0-9-]+:[A-Za-z0-9]+)`)
+)
+
 // refusal makes an error of one that the service has answered.
 func refusal(op string, api smithy.APIError, err error) error {
 	request := ""
 	if r, ok := errors.AsType[*awshttp.ResponseError](err); ok {
-		if id := r.ServiceRequestID(); regexp.MustCompile(`^[A-Za-z0-9-]{1,64}$`).MatchString(id) {
+		if id := r.ServiceRequestID(); requestID.MatchString(id) {
 			request = " (request " + id + ")"
 		}
 	}
 	name, words := api.ErrorCode(), oneLine(api.ErrorMessage())
-	f := failure{code: codeFor(name, words, statusOf(err)), err: fmt.Errorf("%s: AWS KMS answers %s: %s%s", op, oneLine(name), advice(name, words), request)}
+	f := failure{code: codeFor(name, words, statusOf(err)), name: name, err: fmt.Errorf("%s: AWS KMS answers %s: %s%s", op, oneLine(name), advice(name, words), request)}
 	f.early = name == "NotFoundException" || name == "KMSInvalidStateException" && strings.Contains(words, "creating")
-	if m := regexp.MustCompile(`not authorized to perform: ([a-z0-9-]+:[A-Za-z0-9]+)`).FindStringSubmatch(words); m != nil && f.code == signer.Denied {
+	if m := permission.FindStringSubmatch(words); m != nil && f.code == signer.Denied {
 		return &permissionError{f, m[1]}
 	}
 	return &f
@@ -129,7 +141,8 @@ func codeFor(name, words string, status int) signer.Code {
 		return signer.Denied // a disabled key is one that somebody has forbidden to use
 	case "KMSInvalidState":
 		return codeForState(words)
-	case "KMSInternal", "KeyUnavailable", "DependencyTimeout", "InternalFailure", "InternalServer", "InternalError", "ServiceUnavailable", "RequestTimeout":
+	case "KMSInternal", "KeyUnavailable", "DependencyTimeout", "InternalFailure", "InternalServer", "InternalError", "ServiceUnavailable", "RequestTimeout",
+		"IDPCommunicationError": // the last is of the service that has credentials
 		return signer.Unavailable
 	case "UnsupportedOperation":
 		return signer.Unsupported
@@ -186,28 +199,12 @@ func oneLine(text string) string {
 	return words
 }
 
-// noCredentials sorts failures of where credentials come from. What KMS is to that
-// service is of no matter, so only its kind is used.
-func noCredentials(op string, err error) error {
-	const how = "%s: there are no AWS credentials: %s; give this process a role, or a profile or access key where the AWS SDK looks for them"
-	if api, ok := errors.AsType[smithy.APIError](err); ok {
-		code := codeFor(api.ErrorCode(), "", statusOf(err))
-		if code != signer.Throttled && code != signer.Unavailable {
-			code = signer.Denied
-		}
-		return failf(code, how, op, "the service that has them answers "+oneLine(api.ErrorCode()))
-	}
-	if e, ok := errors.AsType[net.Error](err); ok && e.Timeout() {
-		return failf(signer.Unavailable, how, op, "the service that has them does not answer")
-	}
-	return failf(signer.Denied, how, op, oneLine(strings.ReplaceAll(err.Error(), "failed to refresh cached credentials, ", "")))
-}
-
 // garbled is for an answer that is not one of KMS: a proxy on the way may say
 // anything, of which only the status counts, and nothing is quoted.
 func garbled(op string, status int, err error) error {
+	_, broken := errors.AsType[*net.OpError](err)
 	switch {
-	case errors.Is(err, io.ErrUnexpectedEOF):
+	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed), broken:
 		return failf(signer.Unavailable, "%s: the answer of AWS KMS broke off", op)
 	case status >= 200 && status < 300:
 		return failf(signer.Corrupt, "%s: the answer is not one of AWS KMS; is this its endpoint?", op)

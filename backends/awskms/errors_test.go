@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"log"
+	"math"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -296,7 +297,10 @@ func TestSettings(t *testing.T) {
 		"negative idle":       {func(o *awskms.Options) { o.MinIdle = new(-time.Second) }, "min_idle"},
 		"negative timeout":    {func(o *awskms.Options) { o.RequestTimeout = -1 }, "request_timeout"},
 		"negative window":     {func(o *awskms.Options) { o.ConsistencyWindow = -1 }, "consistency_window"},
+		"long window":         {func(o *awskms.Options) { o.ConsistencyWindow = 91 * time.Second }, "consistency_window may be 90s"},
 		"negative rate":       {func(o *awskms.Options) { o.MaxSignaturesPerSecond = -1 }, "max_signatures_per_second"},
+		"no number":           {func(o *awskms.Options) { o.MaxSignaturesPerSecond = math.NaN() }, "max_signatures_per_second"},
+		"endless rate":        {func(o *awskms.Options) { o.MaxSignaturesPerSecond = math.Inf(1) }, "max_signatures_per_second"},
 		"negative line":       {func(o *awskms.Options) { o.MaxWaiting = -1 }, "max_waiting"},
 		"alias of AWS":        {func(o *awskms.Options) { o.AliasPrefix = "aws/" }, "alias_prefix"},
 		"alias with a dot":    {func(o *awskms.Options) { o.AliasPrefix = "mesh." }, "alias_prefix"},
@@ -328,6 +332,11 @@ func TestSettings(t *testing.T) {
 	}
 	if n := len(s.Calls()); n != 0 {
 		t.Errorf("New made %d calls", n)
+	}
+	o := options(s)
+	o.ConsistencyWindow = 0
+	if got := open(t, o).Traits().ConsistencyWindow; got != time.Minute {
+		t.Errorf("the window is %v where the settings do not say", got)
 	}
 }
 

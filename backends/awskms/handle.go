@@ -35,7 +35,7 @@ func (h *handle) Public(ctx context.Context) (public crypto.PublicKey, err error
 
 func (h *handle) read(ctx context.Context) (crypto.PublicKey, error) {
 	const op = "read a public key in AWS KMS"
-	out, err := callAgain(ctx, h.backend, op, h.backend.kms.GetPublicKey, &kms.GetPublicKeyInput{KeyId: &h.arn})
+	out, err := call(ctx, h.backend, op, h.backend.kms.GetPublicKey, &kms.GetPublicKeyInput{KeyId: &h.arn}, again)
 	if err != nil {
 		return nil, err
 	}
@@ -56,7 +56,7 @@ func (h *handle) read(ctx context.Context) (crypto.PublicKey, error) {
 	return public, nil
 }
 
-// Sign implements [signer.Handle]. It is one call.
+// Sign implements [signer.Handle]. It is one call, whatever comes of it.
 func (h *handle) Sign(ctx context.Context, alg signer.Algorithm, in []byte) ([]byte, error) {
 	const op = "sign with AWS KMS"
 	if alg != h.algorithm {
@@ -66,7 +66,7 @@ func (h *handle) Sign(ctx context.Context, alg signer.Algorithm, in []byte) ([]b
 		return nil, failf(signer.Unsupported, "%s: with Ed25519 it signs %d bytes at the most, and these are %d; "+
 			"make the token smaller, or use a keyset with ES256 or RS256", op, maxMessage, len(in))
 	}
-	out, err := callAgain(ctx, h.backend, op, h.backend.kms.Sign, h.input(in))
+	out, err := call(ctx, h.backend, op, h.backend.kms.Sign, h.input(in))
 	if err != nil {
 		return nil, err
 	}

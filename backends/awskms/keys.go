@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -95,14 +96,15 @@ func (b *Backend) Open(ctx context.Context, spec signer.Spec, ref signer.Ref) (s
 // CancelKeyDeletion and EnableKey bring it back. A key that somebody has used
 // lately is refused and left as it is; to be interrupted on the way is harmless.
 func (b *Backend) Destroy(ctx context.Context, spec signer.Spec, ref signer.Ref) error {
-	if err := b.check(ctx); err != nil {
-		return err
-	}
 	arn, err := b.arnFor(spec, ref)
 	if err != nil {
 		return err
 	}
-	if doomed, err := b.doomed(ctx, arn); err != nil || doomed {
+	key, err := b.read(ctx, opLook, arn)
+	if err != nil || isDoomed(key) {
+		return err
+	}
+	if err := checkReplicas(key); err != nil {
 		return err
 	}
 	if err := b.checkIdle(ctx, arn); err != nil {
@@ -116,15 +118,9 @@ func (b *Backend) Destroy(ctx context.Context, spec signer.Spec, ref signer.Ref)
 	return b.unlessDoomed(ctx, arn, err)
 }
 
-// doomed says whether a key waits for its deletion.
-func (b *Backend) doomed(ctx context.Context, arn string) (bool, error) {
-	key, err := b.read(ctx, "look at a key in AWS KMS", arn)
-	if err != nil {
-		return false, err
-	}
-	return isDoomed(key), nil
-}
+const opLook = "look at a key in AWS KMS"
 
+// isDoomed says whether a key waits for its deletion.
 func isDoomed(key *types.KeyMetadata) bool {
 	return key.KeyState == types.KeyStatePendingDeletion || key.KeyState == types.KeyStatePendingReplicaDeletion
 }
@@ -135,10 +131,26 @@ func (b *Backend) unlessDoomed(ctx context.Context, arn string, err error) error
 	if codeOf(err) != signer.NotFound {
 		return err
 	}
-	if doomed, again := b.doomed(ctx, arn); again == nil && doomed {
+	if key, failed := b.read(ctx, opLook, arn); failed == nil && isDoomed(key) {
 		return nil
 	}
 	return err
+}
+
+// checkReplicas refuses a primary key that has replicas. KMS would stop it at once, and
+// wait with its deletion until somebody has deleted all of them, while they go on
+// signing. See "Deleting multi-Region keys".
+func checkReplicas(key *types.KeyMetadata) error {
+	config := key.MultiRegionConfiguration
+	if config == nil || config.MultiRegionKeyType != types.MultiRegionKeyTypePrimary || len(config.ReplicaKeys) == 0 {
+		return nil
+	}
+	var regions []string
+	for _, replica := range config.ReplicaKeys {
+		regions = append(regions, aws.ToString(replica.Region))
+	}
+	return failf(signer.Misconfigured, "the key %s is not destroyed: it has replicas in %s, which would go on signing; delete them first",
+		aws.ToString(key.Arn), oneLine(strings.Join(regions, ", ")))
 }
 
 // checkIdle refuses a key that was used lately, or for which KMS did not keep count
@@ -148,7 +160,7 @@ func (b *Backend) checkIdle(ctx context.Context, arn string) error {
 		return nil
 	}
 	const op = "see when a key in AWS KMS was last used"
-	out, err := callAgain(ctx, b, op, b.kms.GetKeyLastUsage, &kms.GetKeyLastUsageInput{KeyId: &arn})
+	out, err := call(ctx, b, op, b.kms.GetKeyLastUsage, &kms.GetKeyLastUsageInput{KeyId: &arn}, again)
 	if err != nil {
 		return err
 	}
@@ -170,7 +182,7 @@ func (b *Backend) checkIdle(ctx context.Context, arn string) error {
 
 // read asks for what KMS says of a key, by its ARN or an alias.
 func (b *Backend) read(ctx context.Context, op, id string) (*types.KeyMetadata, error) {
-	out, err := callAgain(ctx, b, op, b.kms.DescribeKey, &kms.DescribeKeyInput{KeyId: &id})
+	out, err := call(ctx, b, op, b.kms.DescribeKey, &kms.DescribeKeyInput{KeyId: &id}, again)
 	if err != nil {
 		return nil, err
 	}

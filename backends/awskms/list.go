@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/kms"
@@ -27,13 +28,11 @@ type labelled struct {
 	spec signer.Spec
 }
 
-// Find implements [signer.Backend]. Keys that wait for their deletion are not found.
+// Find implements [signer.Backend]. Keys that wait for their deletion are not found. A
+// key that is listed and cannot be read yet may be the one, and fails the search.
 func (b *Backend) Find(ctx context.Context, spec signer.Spec) ([]signer.Ref, error) {
-	if err := b.check(ctx); err != nil {
-		return nil, err
-	}
 	var refs []signer.Ref
-	err := b.scan(ctx, func(l labelled) error {
+	err := b.scan(ctx, min(b.opts.ConsistencyWindow, patience), func(l labelled) error {
 		if l.spec.Label != spec.Label {
 			return nil
 		}
@@ -50,12 +49,10 @@ func (b *Backend) Find(ctx context.Context, spec signer.Spec) ([]signer.Ref, err
 	return refs, nil
 }
 
-// List implements [signer.Backend]. Keys that wait for their deletion are not listed.
+// List implements [signer.Backend]. Keys that wait for their deletion are not listed,
+// nor those that cannot be read yet.
 func (b *Backend) List(ctx context.Context, each func(signer.Labelled) error) error {
-	if err := b.check(ctx); err != nil {
-		return err
-	}
-	return b.scan(ctx, func(l labelled) error {
+	return b.scan(ctx, 0, func(l labelled) error {
 		return each(signer.Labelled{
 			Label: l.spec.Label, Ref: newRef(l.spec, aws.ToString(l.key.Arn)), Keyset: l.spec.Keyset, Serial: l.spec.Serial,
 			CreatedAt: aws.ToTime(l.key.CreationDate),
@@ -63,12 +60,13 @@ func (b *Backend) List(ctx context.Context, each func(signer.Labelled) error) er
 	})
 }
 
-// scan calls each for every key of zonemint's, page by page.
-func (b *Backend) scan(ctx context.Context, each func(labelled) error) error {
-	s := search{b: b, seen: map[string]bool{}}
+// scan calls each for every key of zonemint's, page by page. If patience is not 0, it
+// waits for keys that are listed and cannot be read, and fails if that takes longer.
+func (b *Backend) scan(ctx context.Context, patience time.Duration, each func(labelled) error) error {
+	s := search{b: b, patience: patience, began: time.Now(), seen: map[string]bool{}}
 	in := &kms.ListKeysInput{Limit: aws.Int32(pageSize)}
 	for {
-		page, err := callAgain(ctx, b, opList, b.kms.ListKeys, in)
+		page, err := call(ctx, b, opList, b.kms.ListKeys, in, again)
 		if err != nil {
 			return err
 		}
@@ -93,11 +91,13 @@ func (b *Backend) scan(ctx context.Context, each func(labelled) error) error {
 
 // search is one pass over all keys.
 type search struct {
-	b       *Backend
-	seen    map[string]bool
-	read    int
-	skipped int
-	denied  error // the last of them
+	b        *Backend
+	patience time.Duration
+	began    time.Time
+	seen     map[string]bool
+	read     int
+	skipped  int
+	denied   error // the last of them
 }
 
 // look reads the keys of a page, some at a time, and returns zonemint's in their
@@ -113,18 +113,14 @@ func (s *search) look(ctx context.Context, page []types.KeyListEntry) (found []l
 		}
 		s.seen[id] = true
 	}
-	keys := make([]*types.KeyMetadata, len(ids))
+	keys := make([]*labelled, len(ids))
 	errs := make([]error, len(ids))
 	group, within := errgroup.WithContext(ctx)
 	group.SetLimit(atOnce)
 	for i, id := range ids {
 		group.Go(func() error {
-			key, err := s.b.read(within, "look for keys in AWS KMS", id)
-			if err == nil && !ours(key) { // at once: what a pass that fails has learned, the next one need not
-				s.b.foreign.Store(id, true)
-			}
-			keys[i], errs[i] = key, err
-			return s.mayGoOn(err)
+			keys[i], errs[i] = s.key(within, id)
+			return s.mayGoOn(errs[i])
 		})
 	}
 	if err := group.Wait(); err != nil {
@@ -136,16 +132,35 @@ func (s *search) look(ctx context.Context, page []types.KeyListEntry) (found []l
 			continue
 		}
 		s.read++
-		if spec, is := parseDescription(aws.ToString(key.Description)); is && !isDoomed(key) {
-			found = append(found, labelled{key, spec})
+		if key != nil {
+			found = append(found, *key)
 		}
 	}
 	return found, nil
 }
 
-func ours(key *types.KeyMetadata) bool {
-	_, is := parseDescription(aws.ToString(key.Description))
-	return is
+// key reads one key. It is nil if it is somebody else's, or waits for its deletion.
+func (s *search) key(ctx context.Context, id string) (*labelled, error) {
+	const op = "look for keys in AWS KMS"
+	var key *types.KeyMetadata
+	err := s.b.patiently(ctx, s.patience-time.Since(s.began), func() (err error) {
+		key, err = s.b.read(ctx, op, id)
+		return err
+	})
+	if codeOf(err) == signer.NotFound && s.patience > 0 {
+		return nil, failf(signer.Unavailable, "%s: the key %s is listed and cannot be read yet, and may be the one: %w", op, id, err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	spec, is := parseDescription(aws.ToString(key.Description))
+	if !is { // at once: what a pass that fails has learned, the next one need not
+		s.b.foreign.Store(id, true)
+	}
+	if !is || isDoomed(key) {
+		return nil, nil //nolint:nilnil // there is nothing to find
+	}
+	return &labelled{key, spec}, nil
 }
 
 // mayGoOn says which failures to read one key do not end the pass: it was deleted

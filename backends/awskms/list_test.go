@@ -1,7 +1,9 @@
 package awskms_test
 
 import (
+	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -152,5 +154,48 @@ func TestScanIsThrottled(t *testing.T) {
 	}
 	if n := s.Calls()["DescribeKey"] - before; n > 290 {
 		t.Errorf("the next one looked at %d keys of 300", n)
+	}
+}
+
+// A key that is listed and cannot be read yet may be the one that is looked for: it is
+// waited for, and never passed over. A listing passes it over.
+func TestListedBeforeItCanBeRead(t *testing.T) {
+	s := start(t)
+	b := open(t, options(s))
+	s.SetDelays(awskmsdouble.Delays{Describe: window / 2})
+	s.Inject(awskmsdouble.Fault{Op: "CreateKey", Lost: true})
+	spec := newSpec(signer.ES256)
+	if _, err := signer.Create(t.Context(), b, spec); err == nil {
+		t.Fatal("no error")
+	}
+	if refs, err := signer.Find(t.Context(), b, spec); err != nil || len(refs) != 1 || arnOf(refs[0]) != s.Keys()[0].ARN {
+		t.Errorf("found %q, %v", refs, err)
+	}
+	s.SetDelays(awskmsdouble.Delays{Describe: time.Hour})
+	s.Inject(awskmsdouble.Fault{Op: "CreateKey", Lost: true})
+	late := newSpec(signer.ES256)
+	if _, err := signer.Create(t.Context(), b, late); err == nil {
+		t.Fatal("no error")
+	}
+	if refs, err := signer.Find(t.Context(), b, late); signer.CodeOf(err) != signer.Unavailable || len(refs) != 0 {
+		t.Errorf("found %q, %v", refs, err)
+	}
+	var listed []string
+	err := signer.List(t.Context(), b, func(l signer.Labelled) error { listed = append(listed, l.Label); return nil })
+	if err != nil || !slices.Equal(listed, []string{spec.Label}) {
+		t.Errorf("listed %q, %v", listed, err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	o := options(s)
+	o.ConsistencyWindow = time.Minute
+	before := s.Calls()["DescribeKey"]
+	go func() {
+		for s.Calls()["DescribeKey"] < before+3 {
+			time.Sleep(time.Millisecond)
+		}
+		cancel()
+	}()
+	if _, err := signer.Find(ctx, open(t, o), late); signer.CodeOf(err) != signer.Canceled {
+		t.Errorf("the caller has left: %v", err)
 	}
 }

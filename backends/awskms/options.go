@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"net/url"
 	"os"
@@ -49,7 +50,8 @@ type Options struct {
 	// read. Otherwise they fail it, because one of them could be zonemint's, and who
 	// takes a key for missing makes another one.
 	SkipUnreadableKeys bool `setting:"skip_unreadable_keys"`
-	// ConsistencyWindow is how long a new key may be invisible. 0 means 15 s.
+	// ConsistencyWindow is how long a new key may be invisible, 90 s at the most. 0
+	// means a minute: KMS speaks of a few seconds, and of several minutes in some cases.
 	ConsistencyWindow time.Duration `setting:"consistency_window"`
 	// RequestTimeout bounds one call whose context has no earlier end. 0 means 10 s.
 	RequestTimeout time.Duration `setting:"request_timeout"`
@@ -65,10 +67,21 @@ type Options struct {
 }
 
 const (
-	maxPolicy    = 32 << 10
-	maxTags      = 50
-	tagPrefix    = "zonemint:"
+	maxPolicy = 32 << 10
+	maxTags   = 50
+	tagPrefix = "zonemint:"
+	// maxWindow leaves some of the two minutes that a replica has to make a key in: it
+	// waits for the window before it looks for one that another replica may have made.
+	maxWindow    = 90 * time.Second
 	maxAliasPart = 64 // of an alias's 256 characters; a keyset, a serial and a label follow
+)
+
+const endpointRule = "has to be https://HOST or https://HOST:PORT, with nothing after it and no credentials in it; http:// is for this machine only"
+
+var (
+	regionName = regexp.MustCompile(`^([a-z]{2,}(-[a-z0-9]+)+)?$`)
+	aliasPart  = regexp.MustCompile(`^[A-Za-z0-9/_-]*$`)
+	tagText    = regexp.MustCompile(`^[\p{L}\p{Z}\p{N}_.:/=+\-@]*$`)
 )
 
 func (o Options) complete() Options {
@@ -79,7 +92,7 @@ func (o Options) complete() Options {
 		o.MinIdle = new(24 * time.Hour)
 	}
 	if o.ConsistencyWindow == 0 {
-		o.ConsistencyWindow = 15 * time.Second
+		o.ConsistencyWindow = time.Minute
 	}
 	if o.RequestTimeout == 0 {
 		o.RequestTimeout = 10 * time.Second
@@ -101,15 +114,16 @@ func (o Options) check() error {
 			errs = append(errs, errors.New(what))
 		}
 	}
-	bad(!regexp.MustCompile(`^([a-z]{2,}(-[a-z0-9]+)+)?$`).MatchString(o.Region), "the setting region has to be an AWS Region, for example eu-central-1")
-	bad(!o.endpointFits(), "the setting endpoint has to be https://HOST or https://HOST:PORT, with nothing after it and no credentials in it; http:// is for this machine only")
-	bad(!regexp.MustCompile(`^[A-Za-z0-9/_-]*$`).MatchString(o.AliasPrefix) || len(o.AliasPrefix) > maxAliasPart || strings.HasPrefix(o.AliasPrefix, "aws/"),
+	bad(!regionName.MatchString(o.Region), "the setting region has to be an AWS Region, for example eu-central-1")
+	bad(o.Endpoint != "" && !endpointFits(o.Endpoint), "the setting endpoint "+endpointRule)
+	bad(!aliasPart.MatchString(o.AliasPrefix) || len(o.AliasPrefix) > maxAliasPart || strings.HasPrefix(o.AliasPrefix, "aws/"),
 		"the setting alias_prefix may have up to 64 letters, digits, '/', '_' and '-', and does not begin with aws/")
 	bad(o.DeletionWindowDays < 7 || o.DeletionWindowDays > 30, "the setting deletion_window_days has to be 7 to 30")
 	bad(*o.MinIdle < 0, "the setting min_idle is negative")
 	bad(o.ConsistencyWindow < 0, "the setting consistency_window is negative")
+	bad(o.ConsistencyWindow > maxWindow, "the setting consistency_window may be 90s at the most: keys are made within two minutes, and that includes it")
 	bad(o.RequestTimeout < 0, "the setting request_timeout is negative")
-	bad(o.MaxSignaturesPerSecond < 0, "the setting max_signatures_per_second is negative")
+	bad(!(o.MaxSignaturesPerSecond >= 0) || math.IsInf(o.MaxSignaturesPerSecond, 1), "the setting max_signatures_per_second has to be a number that is not negative")
 	bad(o.MaxWaiting < 0, "the setting max_waiting is negative")
 	return errors.Join(append(errs, o.checkTags()...)...)
 }
@@ -118,10 +132,9 @@ func (o Options) checkTags() (errs []error) {
 	if len(o.Tags)+len(ownTags) > maxTags {
 		errs = append(errs, fmt.Errorf("the setting tags has %d tags, and a key can have %d beside zonemint's own", len(o.Tags), maxTags-len(ownTags)))
 	}
-	fine := regexp.MustCompile(`^[\p{L}\p{Z}\p{N}_.:/=+\-@]*$`)
 	for name, value := range o.Tags {
 		switch {
-		case name == "" || len([]rune(name)) > 128 || len([]rune(value)) > 256 || !fine.MatchString(name+value):
+		case name == "" || len([]rune(name)) > 128 || len([]rune(value)) > 256 || !tagText.MatchString(name+value):
 			errs = append(errs, fmt.Errorf("the setting tags: %.40q is too long, or has characters that tags cannot have", name))
 		case strings.HasPrefix(strings.ToLower(name), "aws:") || strings.HasPrefix(name, tagPrefix):
 			errs = append(errs, fmt.Errorf("the setting tags: %.40q begins with aws: or %s, which are taken", name, tagPrefix))
@@ -130,11 +143,8 @@ func (o Options) checkTags() (errs []error) {
 	return errs
 }
 
-func (o Options) endpointFits() bool {
-	if o.Endpoint == "" {
-		return true
-	}
-	u, err := url.Parse(o.Endpoint)
+func endpointFits(text string) bool {
+	u, err := url.Parse(text)
 	if err != nil || u.User != nil || u.RawQuery != "" || u.Fragment != "" || u.Hostname() == "" || strings.Trim(u.Path, "/") != "" {
 		return false
 	}

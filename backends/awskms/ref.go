@@ -11,6 +11,16 @@ import (
 	"github.com/zonemint/zonemint/signer"
 )
 
+// keyARN is what the ARN of a key looks like, as opposed to that of an alias.
+const keyARN = `arn:aws[a-z-]*:kms:([a-z0-9-]+):[0-9]{12}:key/[A-Za-z0-9-]{1,128}`
+
+var (
+	description = regexp.MustCompile(`^([a-z0-9-]+): serial ([0-9]+) of keyset ([a-z0-9/-]+), ([A-Za-z0-9-]+)$`)
+	reference   = regexp.MustCompile(`^[a-z0-9-]+ [a-z0-9/-]+ [0-9]+ [A-Za-z0-9-]+ (` + keyARN + `)$`)
+	nameARN     = regexp.MustCompile(`^` + keyARN + `$`)
+	nameAlias   = regexp.MustCompile(`^(arn:aws[a-z-]*:kms:[a-z0-9-]+:[0-9]{12}:)?alias/[A-Za-z0-9/_-]{1,250}$`)
+)
+
 // checkSpec refuses what cannot be written into tags, descriptions and references.
 func checkSpec(spec signer.Spec) error {
 	keyset := spec.Keyset != "" && strings.Trim(spec.Keyset, "abcdefghijklmnopqrstuvwxyz0123456789-/") == ""
@@ -27,7 +37,7 @@ func describe(spec signer.Spec) string {
 
 // parseDescription undoes describe.
 func parseDescription(text string) (signer.Spec, bool) {
-	m := regexp.MustCompile(`^([a-z0-9-]+): serial ([0-9]+) of keyset ([a-z0-9/-]+), ([A-Za-z0-9-]+)$`).FindStringSubmatch(text)
+	m := description.FindStringSubmatch(text)
 	if m == nil {
 		return signer.Spec{}, false
 	}
@@ -43,9 +53,6 @@ func parseDescription(text string) (signer.Spec, bool) {
 	return spec, checkSpec(spec) == nil && describe(spec) == text
 }
 
-// keyARN is what the ARN of a key looks like, as opposed to that of an alias.
-const keyARN = `arn:aws[a-z-]*:kms:([a-z0-9-]+):[0-9]{12}:key/[A-Za-z0-9-]{1,128}`
-
 // newRef makes the reference of a key: its ARN, and the spec that it is for, so that
 // it opens for no other. An adopted key does not say so itself.
 func newRef(spec signer.Spec, arn string) signer.Ref {
@@ -59,7 +66,7 @@ func (b *Backend) arnFor(spec signer.Spec, ref signer.Ref) (string, error) {
 	if err := checkSpec(spec); err != nil {
 		return "", err
 	}
-	m := regexp.MustCompile(`^[a-z0-9-]+ [a-z0-9/-]+ [0-9]+ [A-Za-z0-9-]+ (` + keyARN + `)$`).FindSubmatch(ref)
+	m := reference.FindSubmatch(ref)
 	if m == nil || len(ref) > most {
 		return "", failf(signer.Corrupt, "this is not a reference to a key in AWS KMS")
 	}

@@ -19,31 +19,38 @@ const (
 	// publicPatience is how long Public waits for a key that may be new. Create has
 	// waited for longer, and a key that is gone is not to hold up a start.
 	publicPatience = 2 * time.Second
+	// patience is how long Create waits for the key that it has made, and Find for
+	// one that is listed, if the window is not shorter. Their callers have little time,
+	// and come again.
+	patience = 15 * time.Second
 )
 
 // settle waits until a new key can be seen and used, so that the first signature
 // need not. Whether it comes to that is no matter here: the key is there.
 func (b *Backend) settle(ctx context.Context, spec signer.Spec, arn string) {
 	h := &handle{backend: b, arn: arn, algorithm: spec.Algorithm}
-	began := time.Now()
-	err := b.patiently(ctx, b.opts.ConsistencyWindow, func() error {
+	began, within := time.Now(), min(b.opts.ConsistencyWindow, patience)
+	err := b.patiently(ctx, within, func() error {
 		_, err := h.read(ctx)
 		return err
 	})
 	if err == nil {
-		err = b.patiently(ctx, b.opts.ConsistencyWindow-time.Since(began), func() error { return h.dryRun(ctx) })
+		err = b.patiently(ctx, within-time.Since(began), func() error { return h.dryRun(ctx) })
 	}
 	if err != nil {
 		b.log.WarnContext(ctx, "a new key in AWS KMS cannot be used yet", slog.String("key", arn), slog.Any("error", err))
 	}
 }
 
+// would is what a dry run answers if the key would sign.
+const would = "DryRunOperationException"
+
 // dryRun asks whether the key would sign. It makes no signature.
 func (h *handle) dryRun(ctx context.Context) error {
 	in := h.input(make([]byte, max(1, hashSize(h.algorithm))))
 	in.DryRun = aws.Bool(true)
-	_, err := callAgain(ctx, h.backend, "try out a key in AWS KMS", h.backend.kms.Sign, in)
-	if _, would := errors.AsType[*types.DryRunOperationException](err); would {
+	_, err := call(ctx, h.backend, "try out a key in AWS KMS", h.backend.kms.Sign, in, again)
+	if f, ok := errors.AsType[*failure](err); ok && f.name == would {
 		return nil
 	}
 	return err

@@ -56,8 +56,61 @@ func TestAdoptRefusesWhatDoesNotFit(t *testing.T) {
 		}
 	}
 	ref, err := signer.Adopt(t.Context(), b, spec, good)
-	if err != nil || string(ref) != good {
+	if err != nil || !strings.HasSuffix(string(ref), " "+good) {
 		t.Errorf("adopted as %q, %v", ref, err)
+	}
+}
+
+// The reference of a key that was taken over opens, and destroys, for the serial that
+// took it over and for no other.
+func TestAnAdoptedKeyIsBound(t *testing.T) {
+	d := gcpkmsdouble.Start(t, gcpkmsdouble.Options{})
+	b, spec := open(t, settings(d)), newSpec(signer.ES256)
+	name := plant(t, d, signing(kmspb.CryptoKeyVersion_EC_SIGN_P256_SHA256, kmspb.ProtectionLevel_HSM))
+	ref, err := signer.Adopt(t.Context(), b, spec, name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := d.Calls("")
+	refuses := func(what string, spec signer.Spec, ref signer.Ref, want signer.Code) {
+		t.Helper()
+		if _, err := b.Open(t.Context(), spec, ref); b.Code(err) != want {
+			t.Errorf("%s: open: %v, want %q", what, err, want)
+		}
+		if _, err := b.Attest(t.Context(), spec, ref); b.Code(err) != want {
+			t.Errorf("%s: attest: %v, want %q", what, err, want)
+		}
+		if err := b.Destroy(t.Context(), spec, ref); b.Code(err) != want {
+			t.Errorf("%s: destroy: %v, want %q", what, err, want)
+		}
+	}
+	for what, change := range map[string]func(*signer.Spec){
+		"another label":     func(s *signer.Spec) { s.Label = signer.NewLabel() },
+		"another keyset":    func(s *signer.Spec) { s.Keyset = "zone" },
+		"another serial":    func(s *signer.Spec) { s.Serial++ },
+		"another algorithm": func(s *signer.Spec) { s.Algorithm = signer.ES384 },
+	} {
+		other := spec
+		change(&other)
+		refuses(what, other, ref, signer.NotFound)
+	}
+	refuses("the bare name", spec, signer.Ref(name), signer.Corrupt)
+	refuses("more of it", spec, append([]byte("x "), ref...), signer.NotFound)
+	refuses("cut off", spec, ref[:len(ref)-1], signer.Corrupt)
+	if n := d.Calls("") - before; n != 0 {
+		t.Errorf("the service was asked %d times", n)
+	}
+	ours, err := signer.Create(t.Context(), b, spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before = d.Calls("")
+	refuses("ours as if adopted", spec, signer.Ref(strings.TrimSuffix(string(ref), name)+string(ours)), signer.Corrupt)
+	if n := d.Calls("") - before; n != 0 {
+		t.Errorf("the service was asked %d times", n)
+	}
+	if err := signer.Destroy(t.Context(), b, spec, ref); err != nil {
+		t.Error(err)
 	}
 }
 

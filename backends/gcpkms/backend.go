@@ -86,10 +86,9 @@ func call[T any](ctx context.Context, b *Backend, op string, do func(context.Con
 	within, cancel := context.WithTimeout(ctx, b.opts.RequestTimeout)
 	defer cancel()
 	c, err := b.link.get(within)
-	if err != nil {
-		return answer, err
+	if err == nil {
+		answer, err = do(within, c)
 	}
-	answer, err = do(within, c)
 	switch {
 	case err == nil:
 		return answer, nil

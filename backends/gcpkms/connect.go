@@ -2,12 +2,7 @@ package gcpkms
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
-	"fmt"
 	"log/slog"
-	"os"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -35,11 +30,14 @@ type link struct {
 	closed  bool
 }
 
-// attempt is made in a goroutine of its own: the SDK looks for credentials without
-// heeding a context.
+// attempt is made in a goroutine of its own, and outlives its first caller: the next
+// one needs the client as well.
 type attempt struct {
+	cancel context.CancelFunc
 	done   chan struct{} // closed once the rest is there
 	client *kms.KeyManagementClient
+	source *source // nil, as tokens are, if no credential is sent
+	tokens *tokens
 	err    error
 }
 
@@ -56,7 +54,7 @@ func (l *link) get(ctx context.Context) (*kms.KeyManagementClient, error) {
 	case <-a.done:
 		return a.client, a.err
 	case <-ctx.Done():
-		return nil, fail(signer.Unavailable, "find a credential for cloud kms: %w", ctx.Err())
+		return nil, fail(signer.Unavailable, "a credential for cloud kms was not found in time")
 	}
 }
 
@@ -70,15 +68,16 @@ func (l *link) join(ctx context.Context) (*attempt, error) {
 	if l.attempt != nil {
 		return l.attempt, nil
 	}
-	a := &attempt{done: make(chan struct{})}
-	l.attempt = a
-	go l.try(context.WithoutCancel(ctx), a)
-	return a, nil
+	within, cancel := context.WithTimeout(context.WithoutCancel(ctx), fetchTimeout)
+	l.attempt = &attempt{cancel: cancel, done: make(chan struct{})}
+	go l.try(within, l.attempt)
+	return l.attempt, nil
 }
 
 func (l *link) try(ctx context.Context, a *attempt) {
 	defer close(a.done)
-	a.client, a.err = dial(ctx, l.opts)
+	defer a.cancel()
+	a.err = a.dial(ctx, l.opts)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if a.err != nil {
@@ -88,7 +87,7 @@ func (l *link) try(ctx context.Context, a *attempt) {
 	l.client.Store(a.client)
 }
 
-// close waits for an attempt that is under way.
+// close ends an attempt that is under way, and what came of the one that succeeded.
 func (l *link) close() {
 	l.mu.Lock()
 	a := l.attempt
@@ -97,27 +96,39 @@ func (l *link) close() {
 	if a == nil {
 		return
 	}
+	a.cancel()
 	<-a.done
+	if a.tokens != nil {
+		a.tokens.close()
+		a.source.transport.CloseIdleConnections()
+	}
 	if a.client != nil {
 		_ = a.client.Close() // it says only that it was closed before
 	}
 }
 
-// dial makes a client. Connections are made when they are needed.
-func dial(ctx context.Context, o Options) (*kms.KeyManagementClient, error) {
+// dial makes a client. Connections are made, and tokens fetched, when they are needed.
+func (a *attempt) dial(ctx context.Context, o Options) error {
 	opts, err := o.clientOptions()
 	if err != nil {
-		return nil, err
+		return err
+	}
+	if o.InsecureEndpoint == "" {
+		if a.source, err = o.findCredential(ctx); err != nil {
+			return err
+		}
+		a.tokens = &tokens{source: a.source, now: time.Now}
+		opts = append(opts, option.WithAuthCredentials(a.tokens.credentials(a.source.found)))
 	}
 	c, err := kms.NewKeyManagementClient(ctx, opts...)
 	if err != nil {
-		return nil, fail(signer.Misconfigured, "find a credential for cloud kms: %s: set up Application Default Credentials, "+
-			"or name a file in the setting credentials_file", words(err.Error()))
+		return fail(signer.Misconfigured, "make a client of cloud kms: %s", words(err.Error()))
 	}
 	// Nothing is tried again here: each caller knows better when it is worth it, and
 	// the SDK would hide what the service said behind its own deadline.
 	c.CallOptions = &kms.KeyManagementCallOptions{}
-	return c, nil
+	a.client = c
+	return nil
 }
 
 func (o Options) clientOptions() ([]option.ClientOption, error) {
@@ -152,36 +163,8 @@ func (o Options) clientOptions() ([]option.ClientOption, error) {
 		}
 		dialOptions = append(dialOptions, grpc.WithTransportCredentials(credentials.NewTLS(cfg)))
 	}
-	if o.CredentialsFile != "" {
-		credential, err := readCredential(o.CredentialsFile)
-		if err != nil {
-			return nil, fail(signer.Misconfigured, "the setting credentials_file: %w", err)
-		}
-		opts = append(opts, credential)
-	}
 	for _, d := range dialOptions {
 		opts = append(opts, option.WithGRPCDialOption(d))
 	}
 	return opts, nil
-}
-
-// readCredential reads a file as it is now, so that one that comes later or is
-// replaced before the first success is taken.
-func readCredential(file string) (option.ClientOption, error) {
-	text, err := os.ReadFile(file)
-	if err != nil {
-		return nil, err
-	}
-	var said struct {
-		Type option.CredentialsType `json:"type"`
-	}
-	if json.Unmarshal(text, &said) != nil {
-		return nil, errors.New("it is not JSON")
-	}
-	if !slices.Contains([]option.CredentialsType{
-		option.ServiceAccount, option.AuthorizedUser, option.ImpersonatedServiceAccount, option.ExternalAccount,
-	}, said.Type) {
-		return nil, fmt.Errorf("it is of the type %.40q, which is none of service_account, authorized_user, impersonated_service_account and external_account", said.Type)
-	}
-	return option.WithAuthCredentialsJSON(said.Type, text), nil
 }

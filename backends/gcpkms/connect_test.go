@@ -73,6 +73,10 @@ func TestCredentialsThatAreNone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	own, err := d.Credentials()
+	if err != nil {
+		t.Fatal(err)
+	}
 	for name, c := range map[string]struct {
 		text string
 		want signer.Code
@@ -81,8 +85,11 @@ func TestCredentialsThatAreNone(t *testing.T) {
 		"no JSON":            {"-----BEGIN PRIVATE KEY-----", signer.Misconfigured},
 		"of another type":    {`{"type": "aws"}`, signer.Misconfigured},
 		"without a key":      {`{"type": "service_account", "private_key": "SECRET"}`, signer.Misconfigured},
-		"of a server that is down": {`{"type": "authorized_user", "client_id": "i", "client_secret": "SECRET", "refresh_token": "SECRET",
-			"token_uri": "http://127.0.0.1:1/"}`, signer.Unavailable},
+		"of a server that is down": {`{"type": "external_account", "audience": "a", "subject_token_type": "urn:ietf:params:oauth:token-type:jwt",
+			"token_url": "http://127.0.0.1:1/", "client_secret": "SECRET", "credential_source": {"file": "` + writeFile(t, []byte("SECRET")) + `"}}`, signer.Unavailable},
+		"of a token that is not there": {`{"type": "external_account", "audience": "a", "subject_token_type": "urn:ietf:params:oauth:token-type:jwt",
+			"token_url": "http://127.0.0.1:1/", "credential_source": {"file": "/not/there"}}`, signer.Misconfigured},
+		"of another universe": {strings.Replace(string(own), "{", `{"universe_domain": "example.com",`, 1), signer.Misconfigured},
 	} {
 		o, _ := secure(t, d)
 		o.CredentialsFile = writeFile(t, []byte(c.text))

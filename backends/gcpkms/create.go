@@ -120,8 +120,8 @@ func (g *generation) wait(ctx context.Context, name string) error {
 	return err
 }
 
-// appear waits for a key, or its first version, that should be there. One that was
-// made without a version gets one.
+// appear waits for a key, or its first version, that should be there. Both are made in
+// one step: a key that has no version is not one that Create has made.
 func (g *generation) appear(ctx context.Context, missing error) error {
 	more, err := g.unseen.wait(ctx, consistencyWindow)
 	switch {
@@ -130,7 +130,7 @@ func (g *generation) appear(ctx context.Context, missing error) error {
 	case missing != nil:
 		return fail(signer.Misconfigured, "%s: the ID of %s is taken, and yet it is not there: a key that was deleted keeps its ID: %w", opCreate, g.key, missing)
 	default:
-		return g.another(ctx)
+		return fail(signer.Misconfigured, "%s: %s is there and has no version: somebody else has made it, and this serial cannot have a key here", opCreate, g.key)
 	}
 }
 

@@ -1,6 +1,7 @@
 package gcpkms_test
 
 import (
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -228,14 +229,52 @@ func TestALostVersionIsLookedForFirst(t *testing.T) {
 	}
 }
 
-// A key without a version, which only somebody else can have made, gets one.
-func TestAKeyWithoutAVersionGetsOne(t *testing.T) {
+// A key without a version, which only somebody else can have made, is not taken, and
+// no versions are made of it.
+func TestAKeyWithoutAVersionIsNotTaken(t *testing.T) {
 	d := gcpkmsdouble.Start(t, gcpkmsdouble.Options{})
 	b, spec := open(t, settings(d)), newSpec(signer.ES256)
 	d.Inject(gcpkmsdouble.Fault{Op: "CreateCryptoKey", Asked: sent(func(r *kmspb.CreateCryptoKeyRequest) { r.SkipInitialVersionCreation = true })})
-	made(t, b, spec)
-	if keys := labelled(d, spec); len(keys) != 1 || len(keys[0].Versions) != 1 {
-		t.Errorf("%+v", keys)
+	if _, err := signer.Create(t.Context(), b, spec); signer.CodeOf(err) != signer.Misconfigured || !strings.Contains(err.Error(), "has no version") {
+		t.Error(err)
+	}
+	if n := d.Calls("CreateCryptoKeyVersion"); n != 0 {
+		t.Errorf("%d versions were asked for", n)
+	}
+}
+
+// Of several versions that can sign, the one with the lowest number is the key, for
+// whoever makes it and whoever looks for it, in whatever order they are listed.
+func TestTheFirstOfSeveralVersionsIsTheKey(t *testing.T) {
+	d := gcpkmsdouble.Start(t, gcpkmsdouble.Options{MaxPage: 4})
+	b, spec := open(t, settings(d)), newSpec(signer.ES256)
+	d.FailGenerations(1)
+	ref, _ := made(t, b, spec)
+	ctx, c := api(t, d)
+	key := labelled(d, spec)[0].Name
+	for range 9 {
+		if _, err := c.CreateCryptoKeyVersion(ctx, &kmspb.CreateCryptoKeyVersionRequest{Parent: key, CryptoKeyVersion: &kmspb.CryptoKeyVersion{}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d.Inject(gcpkmsdouble.Fault{Op: "ListCryptoKeyVersions", Answer: sent(func(r *kmspb.ListCryptoKeyVersionsResponse) {
+		slices.SortFunc(r.CryptoKeyVersions, func(a, b *kmspb.CryptoKeyVersion) int { return strings.Compare(b.GetName(), a.GetName()) })
+	})})
+	want := key + "/cryptoKeyVersions/2"
+	if string(ref) != want {
+		t.Errorf("made %s, want %s", ref, want)
+	}
+	refs, err := signer.Find(t.Context(), b, spec)
+	if err != nil || len(refs) != 1 || string(refs[0]) != want {
+		t.Errorf("found %q, %v", refs, err)
+	}
+	again, err := signer.Create(t.Context(), b, spec)
+	if err != nil || string(again) != want {
+		t.Errorf("made %q, %v", again, err)
+	}
+	listed := 0
+	if err := signer.List(t.Context(), b, func(signer.Labelled) error { listed++; return nil }); err != nil || listed != 10 {
+		t.Errorf("%d are listed, %v", listed, err)
 	}
 }
 

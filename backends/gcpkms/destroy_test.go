@@ -111,8 +111,9 @@ func TestAPolicyForbidsDestroying(t *testing.T) {
 func TestDestroyingWhatIsNotThere(t *testing.T) {
 	d := gcpkmsdouble.Start(t, gcpkmsdouble.Options{})
 	b := open(t, settings(d))
-	ref := signer.Ref(gcpkmsdouble.KeyRing + "/cryptoKeys/nobodys/cryptoKeyVersions/1")
-	if err := signer.Destroy(t.Context(), b, newSpec(signer.ES256), ref); signer.CodeOf(err) != signer.NotFound {
+	spec := newSpec(signer.ES256)
+	ref := signer.Ref(spec.Label + " dataplane/default 3 ES256 " + gcpkmsdouble.KeyRing + "/cryptoKeys/nobodys/cryptoKeyVersions/1")
+	if err := signer.Destroy(t.Context(), b, spec, ref); signer.CodeOf(err) != signer.NotFound {
 		t.Error(err)
 	}
 	ours, _ := made(t, b, newSpec(signer.ES256))
@@ -122,5 +123,34 @@ func TestDestroyingWhatIsNotThere(t *testing.T) {
 	}
 	if d.Calls("") != before {
 		t.Error("a key of another spec was asked for")
+	}
+}
+
+// A refusal to destroy is passed over only for keys that are gone, or are about to be.
+func TestWhatCannotBeDestroyedIsNotDone(t *testing.T) {
+	for state := range kmspb.CryptoKeyVersion_CryptoKeyVersionState_name {
+		state := kmspb.CryptoKeyVersion_CryptoKeyVersionState(state)
+		want, done := signer.Misconfigured, false
+		switch state {
+		case kmspb.CryptoKeyVersion_DESTROYED, kmspb.CryptoKeyVersion_DESTROY_SCHEDULED, kmspb.CryptoKeyVersion_PENDING_EXTERNAL_DESTRUCTION,
+			kmspb.CryptoKeyVersion_GENERATION_FAILED, kmspb.CryptoKeyVersion_IMPORT_FAILED:
+			done = true
+		case kmspb.CryptoKeyVersion_PENDING_IMPORT:
+			want = signer.Unavailable
+		case kmspb.CryptoKeyVersion_PENDING_GENERATION:
+			continue // it is waited for
+		default:
+		}
+		t.Run(state.String(), func(t *testing.T) {
+			d := gcpkmsdouble.Start(t, gcpkmsdouble.Options{})
+			b, spec := open(t, settings(d)), newSpec(signer.ES256)
+			ref, _ := made(t, b, spec)
+			d.Inject(gcpkmsdouble.Fault{Op: "DestroyCryptoKeyVersion", Err: status.Error(codes.FailedPrecondition, "state must be one of ENABLED or DISABLED in order to destroy")})
+			d.Inject(gcpkmsdouble.Fault{Op: "GetCryptoKeyVersion", Answer: sent(func(v *kmspb.CryptoKeyVersion) { v.State = state })})
+			err := signer.Destroy(t.Context(), b, spec, ref)
+			if done != (err == nil) || err != nil && signer.CodeOf(err) != want {
+				t.Errorf("%v", err)
+			}
+		})
 	}
 }

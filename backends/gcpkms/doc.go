@@ -11,7 +11,8 @@
 //
 // An ID is the label and 16 digits of a hash over keyset, serial and algorithm: a
 // reference opens for no other spec, and though labels of keys can be changed by anybody who
-// may update them, IDs cannot. The labels of the key say the same in words.
+// may update them, IDs cannot. The labels of the key say the same in words. The ID of a
+// key that was taken over says nothing, so its reference does.
 //
 // Only if the service reports that it could not generate a version (state
 // GENERATION_FAILED) is another version made in the same key, after a look at

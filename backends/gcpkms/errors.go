@@ -62,19 +62,26 @@ func stateOf(err error) kmspb.CryptoKeyVersion_CryptoKeyVersionState {
 // refusal makes an error of what the service, or the way to it, said. ctx is the
 // caller's.
 func refusal(ctx context.Context, op string, err error) error {
+	if own, ok := errors.AsType[*failure](err); ok { // of the credential: nobody was asked
+		return &failure{code: own.code, err: ending(ctx, fmt.Errorf("%s: %w", op, own))}
+	}
 	said, ok := status.FromError(err)
 	if !ok {
 		said = status.FromContextError(err)
 	}
 	d := detailsOf(said)
-	f := &failure{
+	return &failure{
 		code: codeFor(said, d), status: said.Code(), state: d.state, permission: d.permission,
-		err: fmt.Errorf("%s: cloud kms answers %s: %s", op, said.Code(), words(said.Message())),
+		err: ending(ctx, fmt.Errorf("%s: cloud kms answers %s: %s", op, said.Code(), words(said.Message()))),
 	}
+}
+
+// ending has an error say how the caller's context ended, if it did.
+func ending(ctx context.Context, err error) error {
 	if end := ctx.Err(); end != nil {
-		f.err = fmt.Errorf("%w: %w", end, f.err)
+		return fmt.Errorf("%w: %w", end, err)
 	}
-	return f
+	return err
 }
 
 // details are what an answer says besides its words.
@@ -149,10 +156,12 @@ func codeFor(said *status.Status, d details) signer.Code {
 		return signer.Corrupt
 	case codes.Unavailable:
 		return codeOfConnection(said.Message())
-	case codes.DeadlineExceeded, codes.Canceled, codes.Aborted, codes.Internal:
+	case codes.DeadlineExceeded, codes.Canceled, codes.Aborted:
 		return signer.Unavailable
+	case codes.Internal:
+		return codeOfInternal(said.Message())
 	default:
-		return signer.Unknown
+		return codeOfUnknown(said.Message())
 	}
 }
 
@@ -166,19 +175,31 @@ func codeOfDenial(reason string) signer.Code {
 	}
 }
 
-// codeOfCredential tells a refused credential from one that could not be had: gRPC
-// says the same of both, and only words differ.
+// codeOfCredential tells a refused credential from one that was not sent: it is for
+// another universe than the service. That there is no token is known before.
 func codeOfCredential(text string) signer.Code {
-	if !strings.Contains(text, "per-RPC creds failed") {
-		return signer.Denied
-	}
-	for _, sign := range []string{"dial tcp", "connection refused", "no such host", "timeout", "deadline exceeded", "context canceled",
-		"EOF", "connection reset", ": 500", ": 502", ": 503", ": 504"} {
-		if strings.Contains(text, sign) {
-			return signer.Unavailable
-		}
+	if strings.Contains(text, "per-RPC creds failed") {
+		return signer.Misconfigured
 	}
 	return signer.Denied
+}
+
+// codeOfInternal tells an answer that is not in the service's language from its own
+// words.
+func codeOfInternal(text string) signer.Code {
+	if strings.HasPrefix(text, "grpc: failed to unmarshal") || strings.HasPrefix(text, "grpc: failed to decompress") {
+		return signer.Corrupt
+	}
+	return signer.Unavailable
+}
+
+// codeOfUnknown finds what a proxy says in the service's place ("HTTP to gRPC Status
+// Code Mapping" has no code for most answers).
+func codeOfUnknown(text string) signer.Code {
+	if regexp.MustCompile(`^unexpected HTTP status code received from server: 5[0-9]{2}\b`).MatchString(text) {
+		return signer.Unavailable
+	}
+	return signer.Unknown
 }
 
 // codeOfState is of a version that cannot be used.
@@ -189,9 +210,9 @@ func codeOfState(state kmspb.CryptoKeyVersion_CryptoKeyVersionState) signer.Code
 	case kmspb.CryptoKeyVersion_DISABLED:
 		return signer.Denied // by a person, who can enable it
 	case kmspb.CryptoKeyVersion_DESTROY_SCHEDULED, kmspb.CryptoKeyVersion_DESTROYED, kmspb.CryptoKeyVersion_GENERATION_FAILED,
-		kmspb.CryptoKeyVersion_IMPORT_FAILED, kmspb.CryptoKeyVersion_PENDING_EXTERNAL_DESTRUCTION, kmspb.CryptoKeyVersion_EXTERNAL_DESTRUCTION_FAILED:
+		kmspb.CryptoKeyVersion_IMPORT_FAILED, kmspb.CryptoKeyVersion_PENDING_EXTERNAL_DESTRUCTION:
 		return signer.NotFound
-	default:
+	default: // such as EXTERNAL_DESTRUCTION_FAILED: whoever has the key still has it
 		return signer.Misconfigured
 	}
 }

@@ -2,7 +2,11 @@ package gcpkms_test
 
 import (
 	"context"
+	"encoding/pem"
 	"errors"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 
@@ -67,6 +71,10 @@ func TestEveryAnswerHasItsCode(t *testing.T) {
 		"out of range":             {answer(codes.OutOfRange, "no"), signer.Misconfigured},
 		"unimplemented":            {answer(codes.Unimplemented, "no"), signer.Misconfigured},
 		"internal":                 {answer(codes.Internal, "oops"), signer.Unavailable},
+		"not in protobuf":          {answer(codes.Internal, "grpc: failed to unmarshal the received message: proto: cannot parse invalid wire-format data"), signer.Corrupt},
+		"not as compressed":        {answer(codes.Internal, "grpc: failed to decompress the received message: gzip: invalid header"), signer.Corrupt},
+		"a proxy's error":          {answer(codes.Unknown, "unexpected HTTP status code received from server: 500 (Internal Server Error); transport: received unexpected content-type \"text/html\""), signer.Unavailable},
+		"a proxy's refusal":        {answer(codes.Unknown, "unexpected HTTP status code received from server: 418 (I'm a teapot)"), signer.Unknown},
 		"unavailable":              {answer(codes.Unavailable, "down"), signer.Unavailable},
 		"data loss":                {answer(codes.DataLoss, "lost"), signer.Corrupt},
 		"unauthenticated":          {answer(codes.Unauthenticated, "Request had invalid authentication credentials.", info("ACCESS_TOKEN_EXPIRED", nil)), signer.Denied},
@@ -132,5 +140,34 @@ func TestTheCallersEndIsTold(t *testing.T) {
 	cancel()
 	if err := <-done; !errors.Is(err, context.Canceled) || b.Code(err) != signer.Unavailable {
 		t.Errorf("%v: %q", err, b.Code(err))
+	}
+}
+
+// What answers in the service's place, and in no language of its, is told by what gRPC
+// makes of it.
+func TestAnswersThatAreNone(t *testing.T) {
+	for name, c := range map[string]struct {
+		answer http.HandlerFunc
+		want   signer.Code
+	}{
+		"an error of a proxy": {func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "<html>", http.StatusInternalServerError) }, signer.Unavailable},
+		"no protobuf": {func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "application/grpc")
+			w.Header().Set("Trailer", "Grpc-Status")
+			_, _ = w.Write([]byte{0, 0, 0, 0, 3, 0xff, 0xff, 0xff})
+			w.Header().Set("Grpc-Status", "0")
+		}, signer.Corrupt},
+	} {
+		d := gcpkmsdouble.Start(t, gcpkmsdouble.Options{TLS: true})
+		o, _ := secure(t, d)
+		s := httptest.NewUnstartedServer(c.answer)
+		s.EnableHTTP2, s.Config.ErrorLog = true, slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
+		s.StartTLS()
+		t.Cleanup(s.Close)
+		o.Endpoint = s.Listener.Addr().String()
+		o.CAFile = writeFile(t, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw}))
+		if err := find(t.Context(), open(t, o)); signer.CodeOf(err) != c.want {
+			t.Errorf("%s: %v, want %q", name, err, c.want)
+		}
 	}
 }

@@ -50,6 +50,18 @@ func writeFile(tb testing.TB, text []byte) string {
 	return file
 }
 
+// move puts a file somewhere else.
+func move(tb testing.TB, from, to string) {
+	tb.Helper()
+	err := os.MkdirAll(filepath.Dir(to), 0o700)
+	if err == nil {
+		err = os.Rename(from, to)
+	}
+	if err != nil {
+		tb.Fatal(err)
+	}
+}
+
 func newSpec(alg signer.Algorithm) signer.Spec {
 	return signer.Spec{Keyset: "dataplane/default", Serial: 3, Label: signer.NewLabel(), Algorithm: alg}
 }

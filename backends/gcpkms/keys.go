@@ -14,8 +14,9 @@ import (
 )
 
 // Find implements [signer.Backend]. It is one request. Keys whose destruction is
-// scheduled are not found, nor are ones that could not be generated.
-func (b *Backend) Find(ctx context.Context, spec signer.Spec) (refs []signer.Ref, _ error) {
+// scheduled are not found, nor are ones that could not be generated. Of several
+// versions the one with the lowest number is the key, as it is for Create.
+func (b *Backend) Find(ctx context.Context, spec signer.Spec) ([]signer.Ref, error) {
 	id, err := keyID(spec)
 	if err != nil {
 		return nil, err
@@ -27,13 +28,14 @@ func (b *Backend) Find(ctx context.Context, spec signer.Spec) (refs []signer.Ref
 	if err != nil {
 		return nil, err
 	}
-	for _, v := range kept(all) {
-		if err := b.fits(v, spec.Algorithm); err != nil {
-			return nil, err
-		}
-		refs = append(refs, signer.Ref(v.GetName()))
+	some := kept(all)
+	if len(some) == 0 {
+		return nil, nil
 	}
-	return refs, nil
+	if err := b.fits(some[0], spec.Algorithm); err != nil {
+		return nil, err
+	}
+	return []signer.Ref{signer.Ref(some[0].GetName())}, nil
 }
 
 // List implements [signer.Backend]. For each key of zonemint's it takes a request
@@ -128,8 +130,10 @@ func (b *Backend) Destroy(ctx context.Context, spec signer.Spec, ref signer.Ref)
 		switch {
 		case looked != nil:
 			return fmt.Errorf("%w; before that: %w", looked, err)
+		case isGone(v):
+			return nil
 		case !isKept(v):
-			return nil // it was destroyed before, or never made
+			return fail(codeOfState(v.GetState()), "%w: %s is in the state %s, which says that there may still be a key", err, name, v.GetState())
 		case v.GetState() != kmspb.CryptoKeyVersion_PENDING_GENERATION && ready:
 			return err // for a reason of its own, such as a policy of the organization
 		case v.GetState() != kmspb.CryptoKeyVersion_PENDING_GENERATION:

@@ -88,16 +88,30 @@ func parseVersion(name string) (key, id string, ok bool) {
 	return m[1], m[2], true
 }
 
-// versionFor returns the version that ref names, if it can be of the key of spec: by its
-// ID, or because it was taken over and has no ID of ours. A reference says where
+// adoptedRef is the reference of a key that was taken over: the name of its version,
+// and the spec that it is for, so that it opens for no other. Its ID says nothing of
+// that. A key of zonemint's own is referred to by the name alone.
+func adoptedRef(spec signer.Spec, version string) signer.Ref {
+	return fmt.Appendf(nil, "%s %s %d %s %s", spec.Label, spec.Keyset, spec.Serial, spec.Algorithm, version)
+}
+
+// versionFor returns the version that ref names, if it is of the key of spec: by its
+// ID, or because it was taken over for that. A reference says where
 // the key is, so those of another key ring than the configured one still work.
 func versionFor(spec signer.Spec, ref signer.Ref) (string, error) {
-	_, id, ok := parseVersion(string(ref))
-	if !ok {
+	at := strings.LastIndexByte(string(ref), ' ')
+	name := string(ref)[at+1:]
+	_, id, ok := parseVersion(name)
+	_, ours := labelOf(id)
+	if !ok || ours == (at >= 0) || len(ref) > 1024 {
 		return "", fail(signer.Corrupt, "this is not a reference to a key in cloud kms")
 	}
-	if _, ours := labelOf(id); !ours {
-		return string(ref), nil
+	if !ours {
+		if !signer.SameRef(ref, adoptedRef(spec, name)) {
+			return "", fail(signer.NotFound, "the reference to %s is not that of serial %d of keyset %s, %s, label %s",
+				name, spec.Serial, spec.Keyset, spec.Algorithm, spec.Label)
+		}
+		return name, nil
 	}
 	want, err := keyID(spec)
 	if err != nil {
@@ -106,5 +120,11 @@ func versionFor(spec signer.Spec, ref signer.Ref) (string, error) {
 	if id != want {
 		return "", fail(signer.NotFound, "the reference is to the key %s, and this is %s", id, want)
 	}
-	return string(ref), nil
+	return name, nil
+}
+
+// numberOf returns the number in the name of a version.
+func numberOf(name string) int {
+	n, _ := strconv.Atoi(name[strings.LastIndexByte(name, '/')+1:])
+	return n
 }

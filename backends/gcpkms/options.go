@@ -44,8 +44,9 @@ type Options struct {
 
 	// RequestTimeout bounds one request whose context has no earlier end. 0 means 10 s.
 	RequestTimeout time.Duration `setting:"request_timeout"`
-	// GenerationTimeout bounds how long a new key is waited for. 0 means 5 min: the
-	// service says that it may take a few.
+	// GenerationTimeout bounds how long a new key is waited for. 0 means 90 s: the service
+	// says that it may take minutes, but the server gives one attempt at making a key 110 s.
+	// The next attempt finds the same key and goes on waiting.
 	GenerationTimeout time.Duration `setting:"generation_timeout"`
 	// MaxConnections is how many connections there are; the service carries about 100
 	// requests at a time on each. 0 means 4.
@@ -73,7 +74,7 @@ func (o Options) complete() Options {
 		o.RequestTimeout = 10 * time.Second
 	}
 	if o.GenerationTimeout == 0 {
-		o.GenerationTimeout = 5 * time.Minute
+		o.GenerationTimeout = 90 * time.Second
 	}
 	if o.MaxConnections == 0 {
 		o.MaxConnections = 4
@@ -106,7 +107,7 @@ func (o Options) check() error {
 	bad(o.RequestTimeout < 0, "the setting request_timeout is negative")
 	bad(o.GenerationTimeout < 0, "the setting generation_timeout is negative")
 	bad(o.MaxConnections < 0 || o.MaxConnections > connectionsMost, fmt.Sprintf("the setting max_connections has to be 1 to %d", connectionsMost))
-	bad(o.MaxSignaturesPerSecond < 0 || math.IsNaN(o.MaxSignaturesPerSecond), "the setting max_signatures_per_second is negative")
+	bad(!(o.MaxSignaturesPerSecond >= 0) || math.IsInf(o.MaxSignaturesPerSecond, 1), "the setting max_signatures_per_second has to be 0, for no bound, or more")
 	bad(o.MaxWaiting < 0, "the setting max_waiting is negative")
 	return errors.Join(errs...)
 }

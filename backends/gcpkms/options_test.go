@@ -1,6 +1,7 @@
 package gcpkms_test
 
 import (
+	"math"
 	"strings"
 	"testing"
 	"time"
@@ -44,6 +45,8 @@ func TestOptions(t *testing.T) {
 		"negative wait":              {gcpkms.Options{KeyRing: ring, GenerationTimeout: -1}, "generation_timeout"},
 		"many connections":           {gcpkms.Options{KeyRing: ring, MaxConnections: 1000}, "max_connections"},
 		"negative rate":              {gcpkms.Options{KeyRing: ring, MaxSignaturesPerSecond: -1}, "max_signatures_per_second"},
+		"rate without end":           {gcpkms.Options{KeyRing: ring, MaxSignaturesPerSecond: math.Inf(1)}, "max_signatures_per_second"},
+		"no number":                  {gcpkms.Options{KeyRing: ring, MaxSignaturesPerSecond: math.NaN()}, "max_signatures_per_second"},
 		"negative queue":             {gcpkms.Options{KeyRing: ring, MaxWaiting: -1}, "max_waiting"},
 	} {
 		b, err := gcpkms.New(t.Context(), c.o)

@@ -1,7 +1,9 @@
 package gcpkms
 
 import (
+	"cmp"
 	"context"
+	"slices"
 	"time"
 
 	kms "cloud.google.com/go/kms/apiv1"
@@ -14,8 +16,8 @@ import (
 // pageSize is how much one request for a listing asks for. The service may give less.
 const pageSize = 200
 
-// versionsOf lists the versions of a key, the oldest first. Each page has the
-// time of one request.
+// versionsOf lists the versions of a key by their numbers, the oldest first. Each page
+// has the time of one request. In what order the service lists them, it does not say.
 func (b *Backend) versionsOf(ctx context.Context, op, key string) (all []*kmspb.CryptoKeyVersion, err error) {
 	for token := ""; ; {
 		token, err = call(ctx, b, op, func(ctx context.Context, c *kms.KeyManagementClient) (string, error) {
@@ -34,6 +36,9 @@ func (b *Backend) versionsOf(ctx context.Context, op, key string) (all []*kmspb.
 			return nil, fail(signer.Corrupt, "%s: the answer for %s has a version of another key, %s", op, key, words(v.GetName()))
 		}
 	}
+	slices.SortFunc(all, func(a, b *kmspb.CryptoKeyVersion) int {
+		return cmp.Compare(numberOf(a.GetName()), numberOf(b.GetName()))
+	})
 	return all, nil
 }
 
@@ -59,8 +64,22 @@ func isKept(v *kmspb.CryptoKeyVersion) bool {
 	}
 }
 
+// isGone says whether a version has no private key that could still be destroyed, or its
+// destruction is scheduled ("Key states"). States that the service may add are not among
+// them.
+func isGone(v *kmspb.CryptoKeyVersion) bool {
+	switch v.GetState() {
+	case kmspb.CryptoKeyVersion_DESTROYED, kmspb.CryptoKeyVersion_DESTROY_SCHEDULED, kmspb.CryptoKeyVersion_PENDING_EXTERNAL_DESTRUCTION,
+		kmspb.CryptoKeyVersion_GENERATION_FAILED, kmspb.CryptoKeyVersion_IMPORT_FAILED:
+		return true
+	default:
+		return false
+	}
+}
+
 // kept returns the versions that can be, or become, the key of a serial. More than one
-// of them means that two processes have each replaced the same failed version.
+// of them means that two processes have each replaced the same failed version: the
+// first is the key, for everybody.
 func kept(all []*kmspb.CryptoKeyVersion) (some []*kmspb.CryptoKeyVersion) {
 	for _, v := range all {
 		if isKept(v) {

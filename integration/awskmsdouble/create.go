@@ -137,7 +137,11 @@ func (s *Server) metadata(k *key) map[string]any {
 	}
 	if k.multiRegion {
 		self := map[string]string{"Arn": k.arn, "Region": s.opts.Region}
-		m["MultiRegionConfiguration"] = map[string]any{"MultiRegionKeyType": "PRIMARY", "PrimaryKey": self, "ReplicaKeys": []any{}}
+		replicas := []map[string]string{}
+		for _, region := range k.replicas {
+			replicas = append(replicas, map[string]string{"Arn": strings.Replace(k.arn, s.opts.Region, region, 1), "Region": region})
+		}
+		m["MultiRegionConfiguration"] = map[string]any{"MultiRegionKeyType": "PRIMARY", "PrimaryKey": self, "ReplicaKeys": replicas}
 	}
 	if state == PendingDeletion {
 		m["DeletionDate"] = timestamp(k.deletion)

@@ -22,6 +22,7 @@ type Fault struct {
 // keys that are made from then on.
 type Delays struct {
 	Keys     time.Duration // a new key is not found, by whatever operation
+	Describe time.Duration // a new key is not found by DescribeKey, longer than it is missing from lists
 	Sign     time.Duration // a new key is not found by Sign, longer than by others
 	Tags     time.Duration // a new key has no tags
 	Creating time.Duration // a new key is in the state Creating

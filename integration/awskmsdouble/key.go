@@ -19,7 +19,11 @@ const (
 	Enabled         = "Enabled"
 	Disabled        = "Disabled"
 	PendingDeletion = "PendingDeletion"
-	creating        = "Creating"
+	// PendingReplicaDeletion is for a multi-Region primary key that waits for the
+	// deletion of its replicas.
+	PendingReplicaDeletion = "PendingReplicaDeletion"
+
+	creating = "Creating"
 )
 
 // key is one KMS key.
@@ -32,7 +36,9 @@ type key struct {
 	state                                              string
 	created, deletion, used                            time.Time
 
-	visible, signable, tagged, ready time.Time // from when on it is so
+	visible, described, signable, tagged, ready time.Time // from when on it is so
+
+	replicas []string // Regions
 }
 
 // Key is what there is to know about a key of the server.
@@ -147,6 +153,16 @@ func (s *Server) SetState(arn, state string) {
 	}
 }
 
+// Replicate says in which Regions a multi-Region key has replicas. They are not keys of
+// the server.
+func (s *Server) Replicate(arn string, regions ...string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if k := s.byARN(arn); k != nil && k.multiRegion {
+		k.replicas = regions
+	}
+}
+
 // byARN returns nil if there is no such key. The lock is held.
 func (s *Server) byARN(arn string) *key {
 	_, id, _ := strings.Cut(arn, ":key/")
@@ -163,7 +179,7 @@ func (s *Server) newKey(spec, usage string, private crypto.Signer, multiRegion b
 	return &key{
 		id: id, arn: "arn:aws:kms:" + s.opts.Region + ":" + s.opts.Account + ":key/" + id, spec: spec, usage: usage, manager: "CUSTOMER", origin: "AWS_KMS",
 		multiRegion: multiRegion, private: private, state: Enabled, created: now,
-		visible: now.Add(s.delays.Keys), signable: now.Add(max(s.delays.Keys, s.delays.Sign)), tagged: now.Add(max(s.delays.Keys, s.delays.Tags)), ready: now.Add(s.delays.Creating),
+		visible: now.Add(s.delays.Keys), described: now.Add(max(s.delays.Keys, s.delays.Describe)), signable: now.Add(max(s.delays.Keys, s.delays.Sign)), tagged: now.Add(max(s.delays.Keys, s.delays.Tags)), ready: now.Add(s.delays.Creating),
 	}
 }
 
@@ -222,7 +238,10 @@ func (s *Server) find(action, id string, aliases bool) (*key, *Exception) {
 		return nil, e
 	}
 	from := k.visible
-	if action == "kms:Sign" {
+	switch action {
+	case "kms:DescribeKey":
+		from = k.described
+	case "kms:Sign":
 		from = k.signable
 	}
 	if now := s.opts.Now(); now.Before(from) || k.state == PendingDeletion && !now.Before(k.deletion) {
@@ -279,6 +298,8 @@ func (k *key) refuseUnless(now time.Time, states ...string) *Exception {
 		return refuse("DisabledException", "%s is disabled.", k.arn)
 	case PendingDeletion:
 		return refuse("KMSInvalidStateException", "%s is pending deletion.", k.arn)
+	case PendingReplicaDeletion:
+		return refuse("KMSInvalidStateException", "%s is pending replica deletion.", k.arn)
 	case creating:
 		return refuse("KMSInvalidStateException", "%s is creating.", k.arn)
 	default:

@@ -40,7 +40,7 @@ func cancelKeyDeletion(s *Server, body []byte) (any, *Exception) {
 	if e != nil {
 		return nil, e
 	}
-	if k.state != PendingDeletion {
+	if k.state != PendingDeletion && k.state != PendingReplicaDeletion {
 		return nil, refuse("KMSInvalidStateException", "%s is not pending deletion.", k.arn)
 	}
 	k.state = Disabled
@@ -76,6 +76,10 @@ func scheduleKeyDeletion(s *Server, body []byte) (any, *Exception) {
 	}
 	if e := k.refuseUnless(s.opts.Now(), Enabled, Disabled); e != nil {
 		return nil, e
+	}
+	if len(k.replicas) > 0 { // the waiting period begins when they are gone
+		k.state = PendingReplicaDeletion
+		return map[string]any{"KeyId": k.arn, "KeyState": k.state, "PendingWindowInDays": days}, nil
 	}
 	k.state, k.deletion = PendingDeletion, s.opts.Now().Add(time.Duration(days)*24*time.Hour)
 	return map[string]any{"KeyId": k.arn, "KeyState": PendingDeletion, "DeletionDate": timestamp(k.deletion), "PendingWindowInDays": days}, nil

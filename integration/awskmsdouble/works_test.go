@@ -137,6 +137,27 @@ func TestDeletion(t *testing.T) {
 	}
 }
 
+// A primary key that has replicas waits for their deletion, and is of no use meanwhile.
+func TestDeletionWithReplicas(t *testing.T) {
+	s := start(t, awskmsdouble.Options{})
+	key := ok(t, s, "CreateKey", m{"KeySpec": "ECC_NIST_P256", "KeyUsage": "SIGN_VERIFY", "MultiRegion": true})["KeyMetadata"].(m)["Arn"].(string)
+	s.Replicate(key, "us-east-1")
+	config := ok(t, s, "DescribeKey", m{"KeyId": key})["KeyMetadata"].(m)["MultiRegionConfiguration"].(m)
+	replicas := config["ReplicaKeys"].([]any)
+	if config["MultiRegionKeyType"] != "PRIMARY" || len(replicas) != 1 || replicas[0].(m)["Region"] != "us-east-1" ||
+		replicas[0].(m)["Arn"] != strings.Replace(key, "eu-central-1", "us-east-1", 1) {
+		t.Errorf("%v", config)
+	}
+	said := ok(t, s, "ScheduleKeyDeletion", m{"KeyId": key, "PendingWindowInDays": 7})
+	if _, dated := said["DeletionDate"]; dated || said["KeyState"] != "PendingReplicaDeletion" {
+		t.Errorf("%v", said)
+	}
+	if a := refused(t, s, "GetPublicKey", m{"KeyId": key}, "KMSInvalidStateException"); a.message != key+" is pending replica deletion." {
+		t.Errorf("%s", a.message)
+	}
+	ok(t, s, "CancelKeyDeletion", m{"KeyId": key})
+}
+
 func TestPermissions(t *testing.T) {
 	s := start(t, awskmsdouble.Options{})
 	key := newKey(t, s, "ECC_NIST_P256")
@@ -188,6 +209,21 @@ func TestLateVisibility(t *testing.T) {
 	if n := len(ok(t, s, "ListResourceTags", key)["Tags"].([]any)); n != 1 {
 		t.Errorf("%d tags", n)
 	}
+}
+
+// DescribeKey may know a key later than lists have it.
+func TestListedBeforeDescribed(t *testing.T) {
+	now := time.Now()
+	s := start(t, awskmsdouble.Options{Now: func() time.Time { return now }})
+	s.SetDelays(awskmsdouble.Delays{Describe: time.Second})
+	key := m{"KeyId": newKey(t, s, "ECC_NIST_P256")}
+	refused(t, s, "DescribeKey", key, "NotFoundException")
+	ok(t, s, "GetPublicKey", key)
+	if n := len(ok(t, s, "ListKeys", m{})["Keys"].([]any)); n != 1 {
+		t.Errorf("%d keys are listed", n)
+	}
+	now = now.Add(time.Second)
+	ok(t, s, "DescribeKey", key)
 }
 
 func TestQuota(t *testing.T) {

@@ -60,6 +60,7 @@ type Server struct {
 	calls        map[string]int
 	faults       []*Fault
 	denied       map[string]bool
+	issued       map[string]bool // access tokens
 	limits       map[string]*bucket
 	generations  int // to fail
 	attestations int
@@ -89,7 +90,7 @@ func New(opts Options) (*Server, error) {
 	}
 	s := &Server{
 		opts: opts, stop: make(chan struct{}), rings: map[string]map[string]*key{}, locations: []string{"global"},
-		calls: map[string]int{}, denied: map[string]bool{}, limits: map[string]*bucket{},
+		calls: map[string]int{}, denied: map[string]bool{}, issued: map[string]bool{}, limits: map[string]*bucket{},
 	}
 	for _, ring := range opts.KeyRings {
 		name, ok := parse(ringPattern, ring)

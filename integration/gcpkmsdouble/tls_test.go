@@ -44,6 +44,12 @@ func TestWantsACredential(t *testing.T) {
 		_, err := c.ListCryptoKeys(ctx, &kmspb.ListCryptoKeysRequest{Parent: ring})
 		want(t, name, err, test.code, "")
 	}
+	issued := s.Issue()
+	for token, code := range map[string]codes.Code{issued: codes.OK, issued + "x": codes.Unauthenticated, Start(t, Options{TLS: true}).Issue(): codes.Unauthenticated} {
+		ctx := metadata.AppendToOutgoingContext(c.to("parent", ring), "authorization", "Bearer "+token)
+		_, err := c.ListCryptoKeys(ctx, &kmspb.ListCryptoKeysRequest{Parent: ring})
+		want(t, "issued", err, code, "")
+	}
 	_, err = c.ListCryptoKeys(c.to("parent", ring), &kmspb.ListCryptoKeysRequest{Parent: ring})
 	want(t, "without", err, codes.Unauthenticated, "")
 	other := Start(t, Options{TLS: true})

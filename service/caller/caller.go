@@ -100,11 +100,12 @@ func (c Caller) MayManage(keyset string) error {
 	return nil
 }
 
-// MayAllowMeshSystem checks that the caller is an administrator: whoever lets a
-// keyset issue tokens for administrators of control planes could be one.
-func (c Caller) MayAllowMeshSystem() error {
+// MayWeaken checks that the caller is an administrator, for what takes a safeguard
+// away from a keyset: letting it issue tokens for administrators of control planes,
+// keeping keys less safely, signing with a key of unknown origin.
+func (c Caller) MayWeaken(by string) error {
 	if !c.has([]Role{Admin}) {
-		return fmt.Errorf("%w: allow_mesh_system needs the role %s", ErrForbidden, Admin)
+		return fmt.Errorf("%w: %s needs the role %s", ErrForbidden, by, Admin)
 	}
 	return nil
 }

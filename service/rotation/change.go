@@ -1,6 +1,8 @@
 package rotation
 
 import (
+	"slices"
+
 	"github.com/zonemint/zonemint/store"
 )
 
@@ -17,8 +19,9 @@ func Apply(l *store.Lifecycle, r Rules, label func() string) store.Change {
 			c.New = append(c.New, store.NewKey{Role: s.role, Label: label(), Reason: s.Reason, ActivateAfter: s.activateAfter})
 		case Activate:
 			t := Takeover(l, s.Serial, s.Reason, label)
-			if c.Moves = append(c.Moves, t.Moves...); len(c.New) == 0 {
-				c.New = t.New
+			c.Moves = append(c.Moves, t.Moves...)
+			if !slices.ContainsFunc(c.New, func(nk store.NewKey) bool { return nk.Role == s.role }) {
+				c.New = append(c.New, t.New...)
 			}
 		case Abandon:
 			c.Moves = append(c.Moves, store.Move{Serial: s.Serial, To: store.StateAbandoned, Reason: s.Reason})

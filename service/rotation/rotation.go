@@ -281,8 +281,8 @@ func asked(l *store.Lifecycle, role store.Role, k store.SigningKey) (time.Time, 
 		return l.Now, "no key is ready to stand in"
 	case !signing:
 		return l.Now, "no key of the keyset signs"
-	case role == store.RoleStandby && active.Backend != l.Keyset.BackendFor(role):
-		return l.Now, fmt.Sprintf("the standby is to be in backend %q", l.Keyset.BackendFor(role))
+	case role == store.RoleStandby && !fits(l, active): // which no rotation that is asked for is about
+		return l.Now, fmt.Sprintf("the standby is to be %s in backend %q", l.Keyset.Algorithm, l.Keyset.BackendFor(role))
 	case !k.ActivateAfter.IsZero():
 		return k.ActivateAfter, "a rotation was asked for"
 	case every > 0:
