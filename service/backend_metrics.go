@@ -97,6 +97,6 @@ func (m *Metrics) backendCalled(b signer.Backend, name, op string, took time.Dur
 		attribute.String("backend", name), attribute.String("op", op), attribute.String("code", code)))
 }
 
-func (m *Metrics) backendRefused(name, op string) {
-	m.backendRefusals.Add(context.Background(), 1, metric.WithAttributes(attribute.String("backend", name), attribute.String("op", op)))
+func (m *Metrics) backendRefused(ctx context.Context, name, op string) {
+	m.backendRefusals.Add(ctx, 1, metric.WithAttributes(attribute.String("backend", name), attribute.String("op", op)))
 }

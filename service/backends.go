@@ -2,6 +2,7 @@ package service
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"log/slog"
 	"time"
@@ -28,7 +29,7 @@ func (s *Service) guarded(backends map[string]signer.Backend) map[string]signer.
 				c.observe(op, err)
 				s.metrics.backendCalled(b, name, op, took, err)
 			},
-			Refused: func(op string) { s.metrics.backendRefused(name, op) },
+			Refused: func(op string) { s.metrics.backendRefused(context.Background(), name, op) },
 			Changed: func(down error) { s.backendChanged(name, down) },
 		})
 		budget := signer.NewBudget(guard, s.budgetOptions(name, b))

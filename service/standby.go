@@ -100,18 +100,18 @@ func (s *Service) signingKey(ctx context.Context, ks *keyring.Keyset, failed exc
 	}
 	standby := ks.Standby()
 	if standby == nil {
-		return own, 0, s.countRefusal(own, s.refusing(own))
+		return own, 0, s.countRefusal(ctx, own, s.refusing(own))
 	}
 	ownErr, standbyErr := s.refusal(own, failed), s.refusal(standby, failed)
 	switch {
 	case ownErr != nil && !standsIn(ownErr):
 		return nil, 0, ownErr // an incident, which nobody stands in for
 	case standbyErr != nil:
-		return own, 0, s.countRefusal(own, ownErr)
+		return own, 0, s.countRefusal(ctx, own, ownErr)
 	case ownErr == nil && !s.stands.in(ks.ID):
 		return own, s.patience(ctx), nil
 	case ownErr != nil && !failed.has(own.ID): // the backend is down, not just slow for one request
-		_ = s.countRefusal(own, ownErr)
+		_ = s.countRefusal(ctx, own, ownErr)
 		s.standIn(ks, "backend \""+own.Backend+"\" does not answer")
 	}
 	return standby, 0, nil
@@ -136,9 +136,9 @@ func (s *Service) refusal(key *keyring.Active, failed exclusions) error {
 }
 
 // countRefusal counts a signature that is not asked for.
-func (s *Service) countRefusal(key *keyring.Active, err error) error {
+func (s *Service) countRefusal(ctx context.Context, key *keyring.Active, err error) error {
 	if err != nil {
-		s.metrics.backendRefused(key.Backend, "sign")
+		s.metrics.backendRefused(ctx, key.Backend, "sign")
 	}
 	return err
 }

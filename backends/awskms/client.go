@@ -157,5 +157,5 @@ func (c plainly) Do(r *http.Request) (*http.Response, error) {
 	if r.Body != nil {
 		r.Body = struct{ io.ReadCloser }{r.Body}
 	}
-	return c.Client.Do(r)
+	return c.Client.Do(r) //nolint:gosec // the SDK has made the request
 }
