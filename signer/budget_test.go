@@ -3,6 +3,7 @@ package signer_test
 import (
 	"context"
 	"errors"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -18,8 +19,10 @@ type quota struct {
 	signer.Backend
 	perSecond         atomic.Int64 // 0 for any number
 	signed, throttled atomic.Int64
-	saved             float64
-	as                time.Time
+
+	mu    sync.Mutex
+	saved float64
+	as    time.Time
 }
 
 func (q *quota) Open(ctx context.Context, spec signer.Spec, ref signer.Ref) (signer.Handle, error) {
@@ -42,8 +45,9 @@ func (h quotaHandle) Sign(ctx context.Context, alg signer.Algorithm, in []byte) 
 	return h.Handle.Sign(ctx, alg, in)
 }
 
-// admits runs in a bubble of synctest, one goroutine at a time between sleeps.
 func (q *quota) admits() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
 	rate := float64(q.perSecond.Load())
 	if rate == 0 {
 		return true
