@@ -22,6 +22,10 @@ const (
 	// fetchPause is how long to leave the token server alone while the old token can
 	// still be used.
 	fetchPause = 10 * time.Second
+	// failureStands is how long, after a few in a row, a fetch that failed stands for
+	// whoever comes next: a server that refuses is not asked for every signature.
+	failureStands = 500 * time.Millisecond
+	fewFailures   = 3
 	// leastLeft is the time that a token must have left to be sent.
 	leastLeft = 10 * time.Second
 )
@@ -38,6 +42,8 @@ type tokens struct {
 	token  *auth.Token
 	again  time.Time // before that, a token that can be used is not renewed
 	fetch  *fetch    // under way
+	failed *fetch    // the last one, if it failed
+	fails  int       // in a row
 	closed bool
 }
 
@@ -46,6 +52,7 @@ type fetch struct {
 	done   chan struct{} // closed once the rest is there
 	token  *auth.Token
 	err    error
+	stands time.Time // until when the failure does
 }
 
 // Token implements [auth.TokenProvider].
@@ -84,6 +91,8 @@ func (t *tokens) current(ctx context.Context) (*auth.Token, *fetch) {
 			t.begin(ctx)
 		}
 		return t.token, nil
+	case t.fetch == nil && t.fails >= fewFailures && now.Before(t.failed.stands):
+		return nil, t.failed
 	case t.fetch == nil:
 		t.begin(ctx)
 	}
@@ -109,10 +118,14 @@ func (t *tokens) run(ctx context.Context, f *fetch) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	f.token, f.err = token, err
-	t.fetch, t.again = nil, t.now().Add(fetchPause)
-	if err == nil {
-		t.token = token
+	now := t.now()
+	t.fetch, t.again = nil, now.Add(fetchPause)
+	if err != nil {
+		f.stands = now.Add(failureStands)
+		t.failed, t.fails = f, t.fails+1
+		return
 	}
+	t.token, t.failed, t.fails = token, nil, 0
 }
 
 // credentials are the tokens, with what a file says besides: whom to bill the quota

@@ -71,6 +71,29 @@ func TestATokenIsFetchedOnce(t *testing.T) {
 	})
 }
 
+// A server that refuses is not asked for every token that is wanted, and asked again
+// soon.
+func TestRefusedTokensAreNotAStorm(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &tokenServer{}
+		s.fail(fail(signer.Denied, "no"))
+		from := &tokens{source: s, now: time.Now}
+		began := time.Now()
+		for range 1000 {
+			if _, err := from.Token(t.Context()); (&Backend{}).Code(err) != signer.Denied {
+				t.Fatal(err)
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+		if n, most := s.asked.Load(), int32(time.Since(began)/(time.Second+failureStands))+fewFailures; n > most {
+			t.Errorf("it was asked %d times in %s, want %d at the most", n, time.Since(began), most)
+		}
+		s.fails.Store(nil)
+		time.Sleep(failureStands)
+		ask(t, from)
+	})
+}
+
 // A token is renewed before its end, and nobody waits for that. While it fails, the
 // old one is used, and the server is not asked without pause.
 func TestATokenIsRenewedBeforeItsEnd(t *testing.T) {
