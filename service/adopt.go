@@ -1,8 +1,8 @@
 package service
 
 import (
+	"cmp"
 	"context"
-	"errors"
 	"fmt"
 
 	pb "github.com/zonemint/zonemint/proto/zonemint/v1"
@@ -18,7 +18,7 @@ import (
 // Whoever chooses a key of a backend chooses what signs in zonemint's name, and
 // what else in that backend zonemint signs with: an administrator's act.
 func (s keyService) checkAdoption(ctx context.Context, ks store.Keyset, req *pb.RotateKeysetRequest) (thumbprint string, err error) {
-	if err := errors.Join(callerOf(ctx).MayWeaken("adopt"), callerOf(ctx).Unbounded()); err != nil {
+	if err := cmp.Or(callerOf(ctx).MayWeaken("adopt"), callerOf(ctx).Unbounded()); err != nil {
 		return "", err
 	}
 	if moves(ks, req) {

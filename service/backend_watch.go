@@ -85,14 +85,14 @@ func (s *Service) watchBackend(ctx context.Context, name string, guard *signer.G
 	}
 }
 
-// EnsureKeysetLater does what EnsureKeyset does, but that the backend does not answer
-// is no error: the keyset is there, and its keys are made once Run finds that the
-// backend answers.
+// EnsureKeysetLater does what EnsureKeyset does, but that the backend does not answer,
+// or takes longer to make a key than the lease lasts, which nobody renews yet, is no
+// error: the keyset is there, and Run makes its keys.
 func (s *Service) EnsureKeysetLater(ctx context.Context, req *pb.Keyset) error {
 	err := s.EnsureKeyset(ctx, req)
 	switch code := signer.CodeOf(err); {
-	case code == signer.Unavailable, code == signer.Throttled, errors.Is(err, errNoLease): // it takes longer than the lease, which nobody renews yet
-		s.log.ErrorContext(ctx, "keyset has no key that signs yet: its backend does not answer",
+	case code == signer.Unavailable, code == signer.Throttled, errors.Is(err, errNoLease):
+		s.log.ErrorContext(ctx, "keyset has no key that signs yet: making one goes on while the server runs",
 			slog.String("keyset", req.GetName()), slog.Any("error", err))
 		return s.ring.Refresh(ctx) // the keyset is served from the start
 	default:

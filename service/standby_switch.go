@@ -16,10 +16,10 @@ import (
 
 // keysetSwitch is that another key signs for a keyset, in this replica.
 type keysetSwitch struct {
-	keyset, from, to string // backends
-	kid, reason      string
-	standby          bool
-	at               time.Time
+	keyset, kid, reason string
+	from, to            string // backends
+	standby             bool
+	at                  time.Time
 }
 
 // keysetTo is what switches are counted by: a keyset and the backend whose key signs.
@@ -159,7 +159,8 @@ func (s *stands) rested(keyset uuid.UUID, well, atOnce bool) bool {
 	return true
 }
 
-// auditSwitches writes down what has switched. What cannot be written is kept.
+// auditSwitches writes down what has switched. What cannot be written is kept, so
+// where only the reply was lost it stands there twice, with the same time.
 func (s *Service) auditSwitches(ctx context.Context) {
 	s.stands.mu.Lock()
 	pending := s.stands.switches

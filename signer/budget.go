@@ -129,7 +129,7 @@ func NewBudget(b Backend, opts BudgetOptions) *Budget {
 	if opts.Now == nil {
 		opts.Now = time.Now
 	}
-	return &Budget{Backend: b, opts: opts, rate: opts.PerSecond, saved: burst(opts.PerSecond), as: opts.Now(), borne: window{}}
+	return &Budget{Backend: b, opts: opts, rate: opts.PerSecond, saved: burst(opts.PerSecond), as: opts.Now()}
 }
 
 // burst is how many signatures may be saved up.
@@ -216,30 +216,12 @@ func (b *Budget) take(ctx context.Context, keyset string) error {
 	case err := <-w.turn:
 		return err
 	case <-timer.C:
-		err = b.crowded(keyset)
 	case <-ctx.Done():
-		if err = ctx.Err(); errors.Is(err, context.DeadlineExceeded) {
-			err = b.crowded(keyset)
-		}
 	}
-	if b.leave(keyset, w) {
+	if err := b.leave(keyset, w, ctx.Err()); err != nil {
 		return err
 	}
 	return <-w.turn // it came at the same moment
-}
-
-// crowded is what a request fails with that has waited in vain.
-func (b *Budget) crowded(keyset string) error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.gaveUp++
-	e := &crowdedError{throttled: b.throttle > 0}
-	for _, l := range b.lines {
-		if l.keyset == keyset {
-			e.after = b.expected(len(l.waiters))
-		}
-	}
-	return e
 }
 
 // enter lets a request through, refuses it, or puts it into its line, where it may
@@ -315,19 +297,26 @@ func (b *Budget) makeRoom(l *line) bool {
 	return true
 }
 
-// leave takes a waiter out of its line. It returns false if somebody else has.
-func (b *Budget) leave(keyset string, w *waiter) bool {
+// leave takes a waiter out of its line and returns what its request fails with: end, if
+// its caller has left. It returns nil if somebody else has taken it out.
+func (b *Budget) leave(keyset string, w *waiter, end error) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, l := range b.lines {
-		if i := slices.Index(l.waiters, w); l.keyset == keyset && i >= 0 {
-			l.waiters = slices.Delete(l.waiters, i, i+1)
-			b.queued--
-			b.tidy()
-			return true
+		i := slices.Index(l.waiters, w)
+		if l.keyset != keyset || i < 0 {
+			continue
 		}
+		l.waiters = slices.Delete(l.waiters, i, i+1)
+		b.queued--
+		defer b.tidy()
+		if errors.Is(end, context.Canceled) {
+			return end
+		}
+		b.gaveUp++
+		return &crowdedError{b.expected(len(l.waiters)), b.throttle > 0}
 	}
-	return false
+	return nil
 }
 
 // tidy forgets lines with nobody in them.
