@@ -348,19 +348,24 @@ func (c *handlerTransport) RoundTrip(req *http.Request) (*http.Response, error) 
 		defer func() {
 			if p := recover(); p != nil {
 				w.CloseWithError(io.ErrUnexpectedEOF)
+				out.once.Do(func() { close(out.started) })
 			}
 		}()
 		c.handler.ServeHTTP(out, inner)
 		out.WriteHeader(http.StatusOK)
 		_ = w.Close()
 	})
+	// Not ctx: the handler ends it too, perhaps before its answer is looked at.
 	select {
-	case code := <-out.started:
+	case code, ok := <-out.started:
+		if !ok {
+			return nil, io.ErrUnexpectedEOF
+		}
 		context.AfterFunc(req.Context(), func() { w.CloseWithError(context.Canceled) })
 		return &http.Response{StatusCode: code, Header: out.header, Body: &pipeBody{r, cancel}, Request: req}, nil
-	case <-ctx.Done():
+	case <-req.Context().Done():
 		cancel()
-		return nil, ctx.Err()
+		return nil, req.Context().Err()
 	}
 }
 
