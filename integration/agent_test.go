@@ -26,7 +26,7 @@ func anAgent(s *server, tokenFile, out string, more ...string) []string {
 func startAgent(t *testing.T, args []string) *server {
 	t.Helper()
 	a := launchCommand(t, exec.Command(os.Getenv(binaryVariable), args...))
-	eventually(t, 30*time.Second, "an agent has a token", func() bool {
+	eventually(t, time.Minute, "an agent has a token", func() bool {
 		return strings.Contains(a.log.String(), "health and metrics") && strings.Contains(a.log.String(), "jti")
 	})
 	return a
@@ -46,6 +46,9 @@ func TestAgentKillNine(t *testing.T) {
 	leftovers := 0
 	for range rounds(20, 200) {
 		a := startAgent(t, args)
+		before := fileText(t, out)
+		_ = a.cmd.Process.Signal(syscall.SIGHUP) // it has not ended, or the wait says so
+		eventually(t, time.Minute, "a token is renewed", func() bool { return fileText(t, out) != before })
 		end := time.After(between(20*time.Millisecond, 200*time.Millisecond))
 		for busy := true; busy; {
 			select {

@@ -14,9 +14,6 @@ import (
 	"testing"
 	"time"
 
-	"google.golang.org/protobuf/types/known/durationpb"
-
-	pb "github.com/zonemint/zonemint/proto/zonemint/v1"
 	"github.com/zonemint/zonemint/store/storetest/invariant"
 )
 
@@ -92,13 +89,7 @@ func (cr *crashes) play(t *testing.T, starts int) {
 	cr.wantKeys(t)
 	cr.reconciled(t, s)
 	for _, k := range []keyset{cr.keysets[0], cr.keysets[len(cr.keysets)-1]} {
-		resp, err := s.overConnect(t, cr.admin).tokens.IssueZoneToken(t.Context(), &pb.IssueZoneTokenRequest{
-			Keyset: k.name, Zone: "after", ValidFor: durationpb.New(time.Hour),
-		})
-		if err != nil {
-			t.Fatal("issuing:", err)
-		}
-		wantValid(t, s.keys(t, k.name), issued{zone: "after", token: resp.GetToken(), jti: resp.GetJti()})
+		wantValid(t, s.keys(t, k.name), issueFrom(t, s.overConnect(t, cr.admin), k.name, "after"))
 	}
 	s.stop(t)
 	cr.wantKeys(t)

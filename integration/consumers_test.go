@@ -26,7 +26,7 @@ func TestConsumerHoldsBack(t *testing.T) {
 	}
 	kids := []string{made.GetSigningKeys()[0].GetKid(), made.GetSigningKeys()[1].GetKid()}
 	// The others may hear of the keyset before its first key signs.
-	eventually(t, 5*time.Second, "everybody issues tokens of the keyset", func() bool {
+	eventually(t, 20*time.Second, "everybody issues tokens of the keyset", func() bool {
 		return !slices.ContainsFunc(f.members, func(r *member) bool {
 			_, err := r.client.tokens.IssueZoneToken(t.Context(), &pb.IssueZoneTokenRequest{
 				Keyset: "edge", Zone: "first", ValidFor: durationpb.New(time.Minute),
@@ -35,9 +35,13 @@ func TestConsumerHoldsBack(t *testing.T) {
 		})
 	})
 	tr := f.startTraffic(t, keyset{name: "edge"})
-	if _, err := keys.RotateKeyset(t.Context(), &pb.RotateKeysetRequest{Keyset: "edge", Reason: "a test"}); err != nil {
-		t.Fatal(err)
-	}
+	eventually(t, 20*time.Second, "the rotation is taken on", func() bool {
+		asked, err := f.askForRotation(t.Context(), "edge", false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return asked
+	})
 	// Until nothing but the consumers is in the way, and for a while after that.
 	time.Sleep(fleetLease + fleetMaxAge + fleetSkew + time.Second)
 	f.wantHeld(t, tr, "cp-east", "cp-west")
@@ -48,10 +52,10 @@ func TestConsumerHoldsBack(t *testing.T) {
 	f.wantHeld(t, tr, "cp-west")
 
 	f.acknowledge(t, "cp-west", kids...)
-	took := eventually(t, 5*time.Second, "the key signs", func() bool { return f.mustActive(t, "edge").GetKid() == kids[1] })
+	took := eventually(t, 20*time.Second, "the key signs", func() bool { return f.mustActive(t, "edge").GetKid() == kids[1] })
 	t.Logf("the key signs %s after the last acknowledgement", took.Round(time.Millisecond))
 	before := tr.received("edge")
-	eventually(t, 5*time.Second, "tokens are issued on", func() bool { return tr.received("edge") > before+20 })
+	eventually(t, 20*time.Second, "tokens are issued on", func() bool { return tr.received("edge") > before+20 })
 	tr.stop(t)
 	f.wantActivations(t, 3)
 	f.stop(t)
@@ -62,7 +66,7 @@ func TestConsumerHoldsBack(t *testing.T) {
 func (f *fleet) wantHeld(t *testing.T, tr *traffic, missing ...string) {
 	t.Helper()
 	before := tr.received("edge")
-	eventually(t, 5*time.Second, "tokens are issued on", func() bool { return tr.received("edge") > before+20 })
+	eventually(t, 20*time.Second, "tokens are issued on", func() bool { return tr.received("edge") > before+20 })
 	if serial := f.mustActive(t, "edge").GetSerial(); serial != 1 {
 		t.Fatalf("serial %d signs, though %v have not acknowledged it", serial, missing)
 	}

@@ -21,7 +21,7 @@ func TestDiskFull(t *testing.T) {
 	in := installAdmin(t, db, settings{leaseTTL: shortLease})
 	s := in.start(t)
 	c := s.overConnect(t, in.admin)
-	tokens := []issued{c.mustIssue(t, "before")}
+	tokens := []issued{c.mustIssueSoon(t, "before")}
 	ballast := filepath.Join(dir, "ballast")
 	fill(t, ballast)
 

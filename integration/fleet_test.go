@@ -30,6 +30,7 @@ type fleet struct {
 	db       *sql.DB       // likewise
 	members  []*member
 	balancer *balancer
+	machine  *machine
 }
 
 // newFleet starts a fleet. Tests take the second and the third replica away from
@@ -38,7 +39,7 @@ func newFleet(t *testing.T, keysets ...keyset) *fleet {
 	t.Helper()
 	s := settings{keysets: keysets, leaseTTL: fleetLease, more: fmt.Sprintf(
 		"jwks_max_age: %s\njwks_stale_if_error: 0s\nclock_skew: %s\n", fleetMaxAge, fleetSkew)}
-	f := &fleet{in: installAdmin(t, newPostgres(t), s)}
+	f := &fleet{in: installAdmin(t, newPostgres(t), s), machine: watchMachineIn(t)}
 	for i := range 3 {
 		f.members = append(f.members, f.in.startMember(t, fmt.Sprintf("replica-%d", i), s))
 	}
@@ -213,11 +214,15 @@ func (b *balancer) pick() (*member, error) {
 	return nil, errors.New("no replica is ready")
 }
 
-// RoundTrip implements [http.RoundTripper].
+// RoundTrip implements [http.RoundTripper]. A busy machine may have all replicas lose
+// their short leases at once: until one is ready again, requests wait.
 func (b *balancer) RoundTrip(req *http.Request) (*http.Response, error) {
 	r, err := b.pick()
-	if err != nil {
-		return nil, err
+	for ; err != nil; r, err = b.pick() {
+		if req.Context().Err() != nil {
+			return nil, err
+		}
+		time.Sleep(20 * time.Millisecond)
 	}
 	sent := req.Clone(req.Context())
 	sent.URL.Host = r.public

@@ -23,6 +23,7 @@ func TestKillNine(t *testing.T) {
 			l := startLoad(t, s, in.admin, round)
 			moment := between(100*time.Millisecond, 700*time.Millisecond)
 			time.Sleep(moment)
+			eventually(t, 30*time.Second, "there is a token", func() bool { return l.received() > 0 })
 			s.kill()
 			tokens, _ := l.stop()
 			t.Logf("round %d: killed after %s, %d tokens received", round, moment.Round(time.Millisecond), len(tokens))

@@ -136,11 +136,11 @@ func (w *walkthrough) try(t *testing.T, text string) (string, error) {
 	t.Helper()
 	exports, missing := filepath.Join(w.state, "exports"), filepath.Join(w.state, "missing")
 	script := fmt.Sprintf("test ! -e %[1]q || . %[1]q\n%[2]s\nexport -p >%[1]q\n", exports, text)
-	const patience = time.Minute
+	const patience = 2 * time.Minute
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "bash", "-eu", "-o", "pipefail", "-c", script)
-	cmd.Dir, cmd.WaitDelay = w.dir, time.Second
+	cmd.Dir, cmd.WaitDelay = w.dir, 20*time.Second
 	cmd.Env = []string{
 		"PATH=" + w.tools, "HOME=" + w.dir, "KUBECONFIG=" + filepath.Join(w.dir, "kubeconfig"), "MESHTOOLS_STATE=" + w.state, "NO_PROXY=*",
 		fmt.Sprintf(`BASH_FUNC_command_not_found_handle%%%%=() { echo "$1" >>%q; return 127; }`, missing),

@@ -33,7 +33,7 @@ func newMeshPage(t *testing.T) *meshPage {
 	t.Helper()
 	in := installAdmin(t, newSQLite(t, t.TempDir()), settings{
 		keysets:  []keyset{{"zone", "zone", "RS256"}, {"dataplane/default", "dataplane", "RS256"}, {"user", "user", "RS256"}},
-		leaseTTL: time.Second, more: "jwks_max_age: 1s\njwks_stale_if_error: 0s\nclock_skew: 100ms\n",
+		leaseTTL: 3 * shortLease, more: "jwks_max_age: 1s\njwks_stale_if_error: 0s\nclock_skew: 100ms\n",
 	})
 	m := &meshPage{
 		server: in.start(t), own: newKumasOwn(t), plane: controlplane.New(planeToken, "default"),
@@ -105,7 +105,7 @@ func (m *meshPage) keys(t *testing.T, keyset string) []*pb.SigningKey {
 // have to look once more.
 func (m *meshPage) wantRotated(t *testing.T) {
 	t.Helper()
-	took := eventually(t, 10*time.Second, "the second key of zone signs, and has a successor", func() bool {
+	took := eventually(t, time.Minute, "the second key of zone signs, and has a successor", func() bool {
 		state := map[string]int{}
 		for _, k := range m.keys(t, "zone") {
 			if !k.GetImported() {

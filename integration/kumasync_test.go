@@ -46,6 +46,7 @@ func newSynced(t *testing.T) *synced {
 	s := &synced{in: installAdmin(t, newSQLite(t, t.TempDir()), settings{
 		keysets: []keyset{{"other", "zone", "RS256"}, {"dataplane/default", "dataplane", "RS256"}},
 	})}
+	s.keepAddress(t)
 	s.server = s.in.start(t)
 	s.client = s.server.overConnect(t, s.in.admin)
 	s.revocations = v1.NewRevocationServiceClient(&http.Client{}, "http://"+s.server.public, connect.WithInterceptors(bearer(s.in.admin)))
@@ -257,23 +258,22 @@ func (s *synced) faults(t *testing.T) []fault {
 		{what: "a bridge that was killed", begin: func() { s.bridge.kill() }, end: restart},
 		{what: "zonemint that was killed", begin: func() {}, end: func() {
 			s.server.kill()
-			s.server = s.restartZonemint(t)
+			s.server = s.in.start(t)
 		}},
 	}
 }
 
-// restartZonemint starts zonemint again where it was, so that the bridge finds it.
-func (s *synced) restartZonemint(t *testing.T) *server {
+// keepAddress has zonemint always start where it was, so that the bridge finds it.
+func (s *synced) keepAddress(t *testing.T) {
 	t.Helper()
 	text, err := os.ReadFile(s.in.config)
 	if err != nil {
 		t.Fatal(err)
 	}
-	text = []byte(strings.Replace(string(text), "listen: 127.0.0.1:0", "listen: "+s.server.public, 1))
+	text = []byte(strings.Replace(string(text), "listen: 127.0.0.1:0", "listen: "+freeAddress(t), 1))
 	if err := os.WriteFile(s.in.config, text, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	return s.in.start(t)
 }
 
 // TestKumaSyncReleasesRotations rotates a keyset whose distribution is kuma-sync. As
@@ -283,15 +283,14 @@ func TestKumaSyncReleasesRotations(t *testing.T) {
 	s := newSynced(t)
 	s.startBridge(t)
 	eventually(t, 20*time.Second, "the successor is acknowledged", func() bool { return s.acknowledged(t) })
-	first := map[string]time.Time{} // by kid, when its first token was asked for
+	first := map[string]time.Time{} // by kid, when its first token came
 	issue := func() string {
-		at := time.Now()
 		resp, err := s.client.tokens.IssueZoneToken(t.Context(), &pb.IssueZoneTokenRequest{Zone: "west", ValidFor: durationpb.New(time.Hour)})
 		if err != nil {
 			t.Fatal(err)
 		}
 		if _, ok := first[resp.GetKid()]; !ok {
-			first[resp.GetKid()] = at
+			first[resp.GetKid()] = time.Now()
 		}
 		return resp.GetKid()
 	}
@@ -323,7 +322,7 @@ func TestKumaSyncReleasesRotations(t *testing.T) {
 	for kid, at := range first {
 		since, there := wrote[publicKeyName+kid]
 		lead := at.Sub(since)
-		t.Logf("key %s was in the control plane %s before its first token was asked for", kid, lead.Round(time.Millisecond))
+		t.Logf("key %s was in the control plane %s before its first token came", kid, lead.Round(time.Millisecond))
 		if !there || lead < zoneDelay && kid != s.keysOf(t)[0].GetKid() { // the first key signs at once
 			t.Errorf("that is too late")
 		}

@@ -97,14 +97,20 @@ func wantCodes(t *testing.T, failures []failure, codes ...connect.Code) {
 	t.Logf("failed requests: %v", seen)
 }
 
-// codeOf returns the code of an error. A server that ends closes connections
-// which are idle as it sees them; a request that crosses this on its way was
-// never read, but Connect's client takes it for one that the caller gave up.
+// codeOf returns the code of an error. Connect's client takes a request that was
+// never read for one that the caller gave up.
 func codeOf(err error) connect.Code {
-	if errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) {
+	if neverRead(err) {
 		return connect.CodeUnavailable
 	}
 	return connect.CodeOf(err)
+}
+
+// neverRead says whether a request crossed the end of its connection on its way. A
+// server that ends closes those which are idle as it sees them, and any server those
+// on which nothing comes in the first seconds.
+func neverRead(err error) bool {
+	return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }
 
 // wantDistinct fails the test if two tokens have the same jti.

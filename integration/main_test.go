@@ -82,10 +82,10 @@ func run(t *testing.T, name string, args ...string) output {
 // runWith is run with more in the environment.
 func runWith(t *testing.T, env []string, name string, args ...string) output {
 	t.Helper()
-	const patience = time.Minute
+	const patience = 2 * time.Minute
 	var stdout, stderr bytes.Buffer
 	cmd := exec.CommandContext(t.Context(), name, args...)
-	cmd.Stdout, cmd.Stderr, cmd.Env, cmd.WaitDelay = &stdout, &stderr, append(os.Environ(), env...), time.Second
+	cmd.Stdout, cmd.Stderr, cmd.Env, cmd.WaitDelay = &stdout, &stderr, append(os.Environ(), env...), 20*time.Second
 	timer := time.AfterFunc(patience, func() { _ = cmd.Cancel() })
 	defer timer.Stop()
 	err := cmd.Run()

@@ -34,7 +34,7 @@ type movers struct {
 // as long as they may.
 func startMovers(t *testing.T, s *server, credential string) *movers {
 	t.Helper()
-	m := &movers{audience: &audience{keyset: "zone"}}
+	m := &movers{audience: &audience{keyset: "zone", machine: watchMachineIn(t)}}
 	url := "http://" + s.public + "/keysets/zone/jwks.json"
 	for i := range strictVerifiers {
 		m.audience.add(t, fmt.Sprintf("strict verifier %d", i), &strictKeys{url: url, client: http.DefaultClient}, nil)
@@ -75,8 +75,8 @@ func (m *movers) stop(t *testing.T) []issued {
 	m.end()
 	m.callers.Wait()
 	m.wantAccepted(t)
-	accepted, _ := m.audience.counts()
-	t.Logf("%d tokens, accepted %d times, refused %d times", len(m.tokens), accepted, len(m.wrong))
+	accepted, _, delayed := m.audience.counts()
+	t.Logf("%d tokens, accepted %d times, refused %d times, and %d times while the machine paused", len(m.tokens), accepted, len(m.wrong), delayed)
 	wantCodes(t, m.failures, connect.CodeUnavailable)
 	wantDistinct(t, m.tokens)
 	return m.tokens
@@ -206,10 +206,8 @@ func moving(backends ...string) settings {
 // tokens. It returns the one that it has issued.
 func (s *server) wantServed(t *testing.T, credential string, tokens []issued) issued {
 	t.Helper()
-	if status := s.ready(t); status != http.StatusOK {
-		t.Errorf("the server is not ready: status %d", status)
-	}
-	k := s.overConnect(t, credential).mustIssue(t, "after")
+	eventually(t, shortLease, "the server is ready", func() bool { return s.ready(t) == http.StatusOK })
+	k := s.overConnect(t, credential).mustIssueSoon(t, "after")
 	wantValid(t, s.keys(t, "zone"), append(tokens, k)...)
 	return k
 }

@@ -41,7 +41,7 @@ func playOutage(t *testing.T, begin, end func(*proxy), atFirst ...connect.Code) 
 	in, p := installBehindProxy(t, db, settings{leaseTTL: shortLease})
 	s := in.start(t)
 	c := s.overConnect(t, in.admin)
-	tokens := []issued{c.mustIssue(t, "before")}
+	tokens := []issued{c.mustIssueSoon(t, "before")}
 
 	begin(p)
 	began := time.Now()
@@ -77,12 +77,9 @@ func playOutage(t *testing.T, begin, end func(*proxy), atFirst ...connect.Code) 
 		return err == nil
 	})
 	t.Logf("issuing works %s after the database is back", took.Round(time.Millisecond))
-	if status := s.ready(t); status != http.StatusOK {
-		t.Errorf("the server issues and is not ready: status %d", status)
-	}
-	if age := s.jwks(t, "zone").maxAge; age <= 0 {
-		t.Errorf("max-age is %s after the outage", age)
-	}
+	// It may lose its short lease once more where the disk is slow.
+	eventually(t, shortLease, "the server that issues is ready", func() bool { return s.ready(t) == http.StatusOK })
+	eventually(t, shortLease, "max-age is more than 0 again", func() bool { return s.jwks(t, "zone").maxAge > 0 })
 	wantValid(t, s.keys(t, "zone"), tokens...)
 	s.stop(t)
 	db.wantRows(t, tokens)
@@ -98,7 +95,7 @@ func TestDatabaseMoves(t *testing.T) {
 	in, p := installBehindProxy(t, db, settings{leaseTTL: shortLease})
 	s := in.start(t)
 	c := s.overConnect(t, in.admin)
-	tokens := []issued{c.mustIssue(t, "before")}
+	tokens := []issued{c.mustIssueSoon(t, "before")}
 	// They ask the database every time, and are more than it has connections.
 	for f := range ask(t, c, 20, 5*time.Second) {
 		if f.err != nil {
@@ -106,6 +103,8 @@ func TestDatabaseMoves(t *testing.T) {
 		}
 	}
 
+	m := watchMachineIn(t)
+	from := time.Now()
 	p.strand()
 	waiting := ask(t, c, 20, 2*patience)
 	took := settles(patience, func() bool {
@@ -121,7 +120,7 @@ func TestDatabaseMoves(t *testing.T) {
 	t.Logf("issuing works %s after the database has moved", took.Round(time.Millisecond))
 	var slow []failure
 	for f := range waiting {
-		if f.err != nil && codeOf(f.err) != connect.CodeUnavailable || f.took > patience {
+		if f.err != nil && codeOf(f.err) != connect.CodeUnavailable || f.took > patience+m.paused(from) {
 			slow = append(slow, f)
 		}
 	}
@@ -154,15 +153,23 @@ func ask(t *testing.T, c client, many int, deadline time.Duration) <-chan failur
 // wantRefused wants issuing to fail with one of the codes, before the deadline.
 func wantRefused(t *testing.T, c client, deadline time.Duration, codes ...connect.Code) {
 	t.Helper()
-	start := time.Now()
-	_, err := c.issue(context.WithoutCancel(t.Context()), "during", deadline)
-	took := time.Since(start)
-	if err == nil {
-		t.Fatal("a token was issued without a database")
-	}
-	wantCodes(t, []failure{{err, took}}, codes...)
-	if took > deadline+500*time.Millisecond {
-		t.Errorf("it took %s to say so, the deadline was %s", took, deadline)
+	m := watchMachine()
+	defer m.stop()
+	for {
+		start := time.Now()
+		_, err := c.issue(context.WithoutCancel(t.Context()), "during", deadline)
+		took := m.took(start)
+		if err == nil {
+			t.Fatal("a token was issued without a database")
+		}
+		if codeOf(err) == connect.CodeDeadlineExceeded && took < deadline/2 {
+			continue // the machine has used up what the server had
+		}
+		wantCodes(t, []failure{{err, took}}, codes...)
+		if took > deadline+500*time.Millisecond {
+			t.Errorf("it took %s to say so, the deadline was %s", took, deadline)
+		}
+		return
 	}
 }
 

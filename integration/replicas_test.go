@@ -22,8 +22,8 @@ func TestTwoReplicas(t *testing.T) {
 	onA, onB := a.overConnect(t, in.admin), b.overConnect(t, in.admin)
 
 	t.Run("each accepts the other's tokens", func(t *testing.T) {
-		wantValid(t, b.keys(t, "zone"), onA.mustIssue(t, "east"))
-		wantValid(t, a.keys(t, "zone"), onB.mustIssue(t, "west"))
+		wantValid(t, b.keys(t, "zone"), onA.mustIssueSoon(t, "east"))
+		wantValid(t, a.keys(t, "zone"), onB.mustIssueSoon(t, "west"))
 	})
 	t.Run("a keyset of one is a keyset of both", func(t *testing.T) {
 		createKeyset(t, onA, "edge")
@@ -65,16 +65,21 @@ func newKeyset(name string) *pb.CreateKeysetRequest {
 	return &pb.CreateKeysetRequest{Keyset: &pb.Keyset{Name: name, Profile: pb.Profile_PROFILE_ZONE, Algorithm: "ES256"}}
 }
 
-// issueFrom asks for a token of a keyset.
+// issueFrom asks for a token of a keyset, as mustIssueSoon does.
 func issueFrom(t *testing.T, c client, keyset, zone string) issued {
 	t.Helper()
-	resp, err := c.tokens.IssueZoneToken(t.Context(), &pb.IssueZoneTokenRequest{
-		Keyset: keyset, Zone: zone, ValidFor: durationpb.New(time.Hour),
+	var resp *pb.IssueZoneTokenResponse
+	eventually(t, 10*time.Second, "there is a token of "+keyset, func() (ok bool) {
+		var err error
+		resp, err = c.tokens.IssueZoneToken(t.Context(), &pb.IssueZoneTokenRequest{
+			Keyset: keyset, Zone: zone, ValidFor: durationpb.New(time.Hour),
+		})
+		if err != nil && codeOf(err) != connect.CodeUnavailable {
+			t.Fatal(err)
+		}
+		return err == nil
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return issued{zone: zone, token: resp.GetToken(), jti: resp.GetJti()}
+	return issued{zone: zone, token: resp.GetToken(), jti: resp.GetJti(), kid: resp.GetKid()}
 }
 
 // raceForKeyset has both servers make the same keyset at the same time. One
@@ -115,8 +120,8 @@ func wantRevokedEverywhere(t *testing.T, a, b *server, admin client) {
 		t.Fatal(err)
 	}
 	onA, onB := a.overConnect(t, made.GetToken()), b.overGRPC(t, made.GetToken())
-	onA.mustIssue(t, "east")
-	onB.mustIssue(t, "east")
+	onA.mustIssueSoon(t, "east")
+	onB.mustIssueSoon(t, "east")
 	_, err = admin.callers.RevokeApiToken(t.Context(), &pb.RevokeApiTokenRequest{Id: made.GetApiToken().GetId()})
 	if err != nil {
 		t.Fatal(err)
@@ -143,7 +148,7 @@ func TestInstanceKey(t *testing.T) {
 			config := filepath.Join(t.TempDir(), "zonemint.yaml")
 			in.configure(t, config, key, settings{})
 			s := launch(t, config)
-			code := s.wait(t, 20*time.Second)
+			code := s.wait(t, time.Minute)
 			if text := s.log.String(); code == 0 || !strings.Contains(text, want) || !strings.Contains(text, "instance key") {
 				t.Errorf("exit code %d, want another than 0 and a text with %q, got:\n%s", code, want, text)
 			}

@@ -349,10 +349,11 @@ func (d death) playTwo(t *testing.T, m *mortal) {
 	tokens := []issued{m.mustIssueSoon(t, one, onOne), m.mustIssueSoon(t, other, onOther)}
 	one.arm(t, d.points[0])
 	for range 30 {
-		before, err := states(t.Context(), onOther)
-		if err != nil {
-			t.Fatal(err)
-		}
+		var before string
+		await(t, onOther, "the other replica answers", func(now string) bool {
+			before = now
+			return true
+		})
 		one.insist(t, onOne, d.act)
 		await(t, onOther, "the rotation is complete, or somebody has died", func(now string) bool {
 			return !one.running() || serialIn(now, "active") > serialIn(before, "active") && serialIn(now, "creating") == 0

@@ -120,7 +120,7 @@ func (s *server) awaitListening(t *testing.T) {
 		s.public, s.private = at.Public, at.Private
 	case <-s.exited:
 		t.Fatalf("the server ended with exit code %d before it listened", s.cmd.ProcessState.ExitCode())
-	case <-time.After(30 * time.Second):
+	case <-time.After(2 * time.Minute):
 		t.Fatal("the server does not listen")
 	}
 }
@@ -187,13 +187,10 @@ func (s *server) stop(t *testing.T) time.Duration {
 // wait waits for the end of the server and returns its exit code.
 func (s *server) wait(t *testing.T, patience time.Duration) int {
 	t.Helper()
-	select {
-	case <-s.exited:
-		return s.cmd.ProcessState.ExitCode()
-	case <-time.After(patience):
-		t.Fatalf("the server still runs after %s", patience)
-		return -1
+	if took := settles(patience, func() bool { return !s.running() }); s.running() {
+		t.Fatalf("the server still runs after %s", took)
 	}
+	return s.cmd.ProcessState.ExitCode()
 }
 
 // transcript keeps what a server prints, and listens for where it listens.

@@ -26,8 +26,10 @@ func TestAStandbySignsWhileVaultIsCutOff(t *testing.T) {
 	db := newSQLite(t, t.TempDir())
 	conf := moving(h.settings().more, v.admit(t, "http://"+p.listener.Addr().String()))
 	conf.more = fmt.Sprintf("default_backend: vault\nstandby:\n  return_after: %s\n", standbyRest) + conf.more
+	conf.leaseTTL = 3 * shortLease // no request may fail because a slow disk kept the server from renewing it
 	in := installAdmin(t, db, conf)
 	s := in.start(t)
+	m, began := watchMachineIn(t), time.Now()
 	standby := in.withStandby(t, s, "hsm")
 	w := startWatch(t, s, in.admin)
 	w.wantFrom(t, "vault", func(kid string) bool { return kid != standby })
@@ -51,7 +53,7 @@ func TestAStandbySignsWhileVaultIsCutOff(t *testing.T) {
 			switches++
 			t.Logf("%s: the longest time without a token was %s in the outage, %s after it; one request took %s", cut.name,
 				w.gap(from, during).Round(time.Millisecond), w.gap(during, time.Now()).Round(time.Millisecond), w.slowest(from).Round(time.Millisecond))
-			if gap := w.gap(from, time.Now()); gap > 3*time.Second {
+			if gap := w.gap(from, time.Now()); gap > 3*time.Second+m.paused(from) {
 				t.Errorf("%s: nobody got a token for %s", cut.name, gap)
 			}
 			time.Sleep(2 * standbyRest / 3) // in which it stays so
@@ -68,7 +70,11 @@ func TestAStandbySignsWhileVaultIsCutOff(t *testing.T) {
 		audited[action]++
 		return err
 	})
-	if audited["keyset.standby-in"] != switches || audited["keyset.standby-down"] != switches {
+	// While the machine pauses Vault does not answer either, and the standby is right to
+	// sign.
+	ins, downs := audited["keyset.standby-in"], audited["keyset.standby-down"]
+	more := ins >= downs && downs >= switches && m.longest(began, time.Now()) > 300*time.Millisecond
+	if (ins != switches || downs != switches) && !more {
 		t.Errorf("the audit has %v, want %d of each", audited, switches)
 	}
 	t.Logf("%d tokens, %d failed requests", len(tokens), len(w.failures))
@@ -82,7 +88,7 @@ func (in *installation) withStandby(t *testing.T, s *server, backend string) (ki
 	env := []string{"ZONEMINT_ADDR=http://" + s.public, "ZONEMINT_TOKEN_FILE=" + in.adminToken}
 	cli := func(args ...string) string { return runWith(t, env, os.Getenv(binaryVariable), args...).must(t) }
 	cli("keyset", "update", "zone", "--standby", backend)
-	eventually(t, 30*time.Second, "the standby is ready", func() bool {
+	eventually(t, time.Minute, "the standby is ready", func() bool {
 		type key struct{ KID, Role, State string }
 		for _, k := range decode[struct{ SigningKeys []key }](t, cli("key", "list", "--keyset", "zone", "-o", "json")).SigningKeys {
 			if k.Role == "standby" && k.State == "active" {
@@ -143,7 +149,7 @@ func (w *watch) note(r received, err error) {
 func (w *watch) wantFrom(t *testing.T, who string, is func(kid string) bool) {
 	t.Helper()
 	const row = 100
-	eventually(t, 30*time.Second, fmt.Sprint(row)+" tokens in a row are signed by "+who, func() bool {
+	eventually(t, time.Minute, fmt.Sprint(row)+" tokens in a row are signed by "+who, func() bool {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		if len(w.got) < row {

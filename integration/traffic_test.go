@@ -177,15 +177,15 @@ func (tr *traffic) stop(t *testing.T) {
 		}
 		t.Error(err)
 	}
-	tokens, accepted, excused := 0, 0, 0
+	tokens, accepted, excused, delayed := 0, 0, 0, 0
 	for n := range maps.Values(tr.tokens) {
 		tokens += n
 	}
 	for _, a := range tr.audiences {
-		yes, no := a.counts()
-		accepted, excused = accepted+yes, excused+no
+		yes, no, late := a.counts()
+		accepted, excused, delayed = accepted+yes, excused+no, delayed+late
 	}
 	t.Logf("%d tokens, %d of them looked at again when they were %s old; accepted %d times, wrongly refused %d times, "+
-		"unknown %d times to verifiers whose replica was cut off; requests refused by replicas that were cut off: %d, by others: %v, the slowest of theirs took %s; refused for a distrusted key: %d",
-		tokens, tr.aged.Load(), trafficAge, accepted, len(tr.wrong), excused, tr.refused, tr.elsewhere, tr.slowest.Round(time.Millisecond), tr.died)
+		"unknown %d times to verifiers whose replica was cut off, refused %d times while the machine paused; requests refused by replicas that were cut off: %d, by others: %v, the slowest of theirs took %s; refused for a distrusted key: %d",
+		tokens, tr.aged.Load(), trafficAge, accepted, len(tr.wrong), excused, delayed, tr.refused, tr.elsewhere, tr.slowest.Round(time.Millisecond), tr.died)
 }

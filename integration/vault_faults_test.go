@@ -100,7 +100,7 @@ func TestVaultFaultsUnderLoad(t *testing.T) {
 	}
 	tokens, failures := l.stop()
 	for _, f := range failures {
-		if f.took > deadline+time.Second {
+		if f.took > 2*deadline {
 			t.Errorf("a request took %s, its deadline was %s", f.took, deadline)
 		}
 	}
@@ -142,7 +142,7 @@ func wantTooLate(t *testing.T, c client) {
 		t.Errorf("%d tokens were issued within %s, so Vault was not slow", n, hurry)
 	}
 	for _, f := range late.failures {
-		if f.took > hurry+time.Second {
+		if f.took > hurry+patience {
 			t.Errorf("a request took %s, its deadline was %s", f.took, hurry)
 		}
 	}

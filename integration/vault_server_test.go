@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -35,13 +36,8 @@ func startVault(t *testing.T) *vault {
 	if program == "" {
 		missing(t, "this test needs a vault or bao server: set ZONEMINT_TEST_VAULT=$(scripts/test-vault)")
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
 	dir := t.TempDir()
-	v := &vault{program: program, addr: l.Addr().String(), config: filepath.Join(dir, "vault.json"), log: filepath.Join(dir, "log")}
-	shut(l)
+	v := &vault{program: program, addr: freeAddress(t), config: filepath.Join(dir, "vault.json"), log: filepath.Join(dir, "log")}
 	config := fmt.Sprintf(`{"storage":{"file":{"path":%q}},"listener":{"tcp":{"address":%q,"tls_disable":true}},"api_addr":"http://%s","disable_mlock":true}`,
 		filepath.Join(dir, "data"), v.addr, v.addr)
 	if err := os.WriteFile(v.config, []byte(config), 0o600); err != nil {
@@ -53,6 +49,22 @@ func startVault(t *testing.T) *vault {
 	v.unseal(t)
 	v.must(t, "POST", "sys/mounts/transit", map[string]any{"type": "transit"})
 	return v
+}
+
+// freeAddress returns an address that nobody listens on, for a server that cannot pick
+// one or comes back to it. Its port is none of those that systems give to whoever asks
+// for any: somebody else might be given such a one while the server does not run.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	for range 100 {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 10_000+rand.IntN(10_000)))
+		if err == nil {
+			defer shut(l)
+			return l.Addr().String()
+		}
+	}
+	t.Fatal("there is no free port")
+	return ""
 }
 
 // start runs the program until it answers. It is sealed then.

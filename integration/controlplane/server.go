@@ -3,6 +3,8 @@ package controlplane
 import (
 	"context"
 	"errors"
+	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"sync"
@@ -21,8 +23,16 @@ type Server struct {
 
 // Serve starts a server on loopback.
 func Serve(handler http.Handler) (*Server, error) {
-	s := &Server{handler: handler, address: "127.0.0.1:0"}
-	return s, s.Start()
+	var err error
+	// No port that the system gives to whoever asks for any: somebody else might be given
+	// it while this server is down.
+	for range 100 {
+		s := &Server{handler: handler, address: fmt.Sprintf("127.0.0.1:%d", 10_000+rand.IntN(10_000))} //nolint:gosec // it is no secret
+		if err = s.Start(); err == nil {
+			return s, nil
+		}
+	}
+	return nil, err
 }
 
 // URL returns where the server is, or will be again.
