@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"math/big"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
@@ -264,25 +265,28 @@ func TestErrorOfEndedContext(t *testing.T) {
 		{"out of time, in other words", context.DeadlineExceeded, errors.New("i/o timeout"), signer.Unavailable},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			fake := signertest.NewFake(t, signertest.FakeOptions{})
-			ctx, cancel := context.WithCancel(t.Context())
-			if errors.Is(tc.end, context.DeadlineExceeded) {
-				ctx, cancel = context.WithTimeout(t.Context(), time.Millisecond)
-			}
-			defer cancel()
-			b := ending{fake, func() {
-				if errors.Is(tc.end, context.Canceled) {
-					cancel()
+			// In a bubble no time passes before the backend is asked.
+			synctest.Test(t, func(t *testing.T) {
+				fake := signertest.NewFake(t, signertest.FakeOptions{})
+				ctx, cancel := context.WithCancel(t.Context())
+				if errors.Is(tc.end, context.DeadlineExceeded) {
+					ctx, cancel = context.WithTimeout(t.Context(), time.Millisecond)
 				}
-				<-ctx.Done()
-			}, tc.fails}
-			_, err := signer.Find(ctx, b, spec(signer.ES256))
-			if !errors.Is(err, tc.end) || !errors.Is(err, tc.fails) {
-				t.Errorf("%v wraps not both causes", err)
-			}
-			if got := signer.CodeOf(err); got != tc.want {
-				t.Errorf("%v: code is %q, want %q", err, got, tc.want)
-			}
+				defer cancel()
+				b := ending{fake, func() {
+					if errors.Is(tc.end, context.Canceled) {
+						cancel()
+					}
+					<-ctx.Done()
+				}, tc.fails}
+				_, err := signer.Find(ctx, b, spec(signer.ES256))
+				if !errors.Is(err, tc.end) || !errors.Is(err, tc.fails) {
+					t.Errorf("%v wraps not both causes", err)
+				}
+				if got := signer.CodeOf(err); got != tc.want {
+					t.Errorf("%v: code is %q, want %q", err, got, tc.want)
+				}
+			})
 		})
 	}
 }

@@ -307,9 +307,11 @@ func (s *feedServer) sendPages(w http.ResponseWriter, req *http.Request, epoch s
 		}
 		select {
 		case <-req.Context().Done():
-			return
 		case <-changed:
 		case <-time.After(10 * time.Second):
+		}
+		if req.Context().Err() != nil {
+			return // whatever has changed since, nobody reads it
 		}
 	}
 }

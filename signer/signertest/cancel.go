@@ -8,8 +8,9 @@ import (
 	"github.com/zonemint/zonemint/signer"
 )
 
-// promptly is how soon after the end of its context a call has to return.
-const promptly = 2 * time.Second
+// promptly is how soon after the end of its context a call has to return. It is more
+// than what a busy machine may pause for.
+const promptly = 10 * time.Second
 
 // operations are all calls that a context can end. key belongs to spec and ref.
 func (s *session) operations(b signer.Backend, spec signer.Spec, ref signer.Ref, key *signer.Key) map[string]func(context.Context) error {

@@ -118,7 +118,7 @@ func TestLostConnections(t *testing.T) {
 			t.Errorf("got %v, want an unknown outcome", err)
 		}
 		// The server may be a moment behind.
-		for until := time.Now().Add(10 * time.Second); l.count(t, "ledger") != c.rows && time.Now().Before(until); {
+		for until := time.Now().Add(time.Minute); l.count(t, "ledger") != c.rows && time.Now().Before(until); {
 			time.Sleep(time.Millisecond)
 		}
 		if n := l.count(t, "ledger"); n != c.rows {

@@ -133,6 +133,10 @@ func (w *world) calls(ctx context.Context, t *testing.T, id uuid.UUID, token sto
 	}
 }
 
+// soon is how long a call may take to notice that its context has ended. It is more
+// than what a busy machine may pause for.
+const soon = 10 * time.Second
+
 // testEndedContext calls every method with a context that has ended.
 func testEndedContext(t *testing.T, h Harness) {
 	w := newWorld(t, h)
@@ -143,7 +147,7 @@ func testEndedContext(t *testing.T, h Harness) {
 	for name, call := range w.calls(ctx, t, keys[0].ID, token) {
 		start := time.Now()
 		err := call()
-		if took := time.Since(start); took > time.Second {
+		if took := time.Since(start); took > soon {
 			t.Errorf("%s took %s to notice that the context had ended", name, took)
 		}
 		if !errors.Is(err, store.ErrUnavailable) || !errors.Is(err, context.Canceled) {
@@ -172,7 +176,7 @@ func testContextWhileWaiting(t *testing.T, h Harness) {
 		} {
 			start := time.Now()
 			err := call(within(t, 50*time.Millisecond))
-			if took := time.Since(start); took > 2*time.Second {
+			if took := time.Since(start); took > soon {
 				return fmt.Errorf("%s took %s to notice that the context had ended", name, took)
 			}
 			// A batch was sent already, and may be recorded yet.

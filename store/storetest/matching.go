@@ -40,7 +40,7 @@ func matching(f store.LedgerFilter, rows []store.Issuance) []store.Issuance {
 func (w *world) motley(t testing.TB) (rows []store.Issuance) {
 	t.Helper()
 	w.edited.Store(true) // of serial 2 there are rows, and no key
-	left := []time.Duration{-10 * time.Minute, -time.Minute, time.Minute}
+	left := []time.Duration{-10 * time.Minute, -time.Minute, time.Hour}
 	subjects := []string{"east", "east-1", "eastern*", "west", "", "*", "ü\"%_", "wes", "*west"}
 	for _, key := range []store.SigningKey{w.activeKey(t, "zone"), w.activeKey(t, "user")} {
 		var batch []store.Issuance
@@ -403,7 +403,7 @@ func testRevokeMatchingRace(t *testing.T, h Harness) {
 	defer s.end()
 	for range 5 {
 		waitFor(t, &s.recorded)
-		promptly(t, func() {
+		s.promptly(t, func() {
 			_, _, err := w.db.RevokeMatching(t.Context(), store.LedgerFilter{KeysetID: key.KeysetID}, nil, "", someone)
 			noErr(t, err)
 		})

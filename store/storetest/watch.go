@@ -157,8 +157,9 @@ func testWatchCut(t *testing.T, h Harness) {
 		t.Skip("this engine's watchers have no connection to lose")
 	}
 	seen := watch(t, w.db)
-	for range 3 {
-		if n := w.count(t, "("+w.Cut+") AS cut"); n != 1 {
+	for round := range 3 {
+		// The one that was cut off before may still be on its way out.
+		if n := w.count(t, "("+w.Cut+") AS cut"); n < 1 || n > 1+round {
 			t.Fatalf("%d watchers were cut off, want 1", n)
 		}
 		seen.all(t)

@@ -264,7 +264,7 @@ func noErr(t testing.TB, err error) {
 }
 
 // patience is for waiting on what must happen.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 func within(t testing.TB, d time.Duration) context.Context {
 	t.Helper()

@@ -13,7 +13,7 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-const patience = 30 * time.Second
+const patience = 2 * time.Minute
 
 // New creates an empty database on the server that ZONEMINT_TEST_POSTGRES names
 // and returns its URL. The database is dropped when the test ends, whoever is
@@ -38,6 +38,11 @@ func New(t testing.TB) string {
 	execute(t, server, "CREATE DATABASE "+name+" ENCODING 'UTF8' TEMPLATE template0")
 	t.Cleanup(func() { execute(t, server, "DROP DATABASE "+name+" WITH (FORCE)") })
 	u.Path = "/" + name
+	// The engine's own 3 seconds are less than what a busy machine may pause for in the
+	// middle of a transaction.
+	q := u.Query()
+	q.Set("idle_in_transaction_session_timeout", "1min")
+	u.RawQuery = q.Encode()
 	return u.String()
 }
 
