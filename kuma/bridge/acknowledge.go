@@ -44,11 +44,12 @@ func (p *plane) acknowledgeKeyset(ctx context.Context, v view, there []key, lack
 		p.note(Item{Keyset: v.name, Outcome: NotAwaited})
 		return nil
 	}
+	now := p.now() // one time for all: keys that arrived together are acknowledged together
 	var ready, waiting []string
 	for _, k := range there {
 		switch {
 		case k.keyset != v.name:
-		case p.now().Sub(p.since[k.kid]) >= p.ZoneDelay:
+		case now.Sub(p.since[k.kid]) >= p.ZoneDelay:
 			ready = append(ready, k.kid)
 		default:
 			waiting = append(waiting, k.kid)
@@ -60,7 +61,7 @@ func (p *plane) acknowledgeKeyset(ctx context.Context, v view, there []key, lack
 	case p.dry || len(ready) == 0 && len(waiting) > 0 && (said && len(last.kids) == 0 || !said && !lacking):
 		p.note(Item{Keyset: v.name, Outcome: Waiting, Kids: append(ready, waiting...)})
 		return nil
-	case said && slices.Equal(last.kids, ready) && p.now().Sub(last.at) < acknowledgeAgain:
+	case said && slices.Equal(last.kids, ready) && now.Sub(last.at) < acknowledgeAgain:
 	default:
 		if err := p.say(ctx, v.name, ready); err != nil {
 			p.note(Item{Keyset: v.name, Outcome: Failed, Kids: ready, Error: err.Error()})

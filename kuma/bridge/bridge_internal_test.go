@@ -73,7 +73,7 @@ func TestNothingIsWrittenTwice(t *testing.T) {
 	if after := len(b.cp.Writes()); after != before {
 		t.Errorf("%d more writes, though nothing changed", after-before)
 	}
-	if n := len(b.acks); n != 2 { // that it has none, and then that it has them
+	if n := b.said(); n != 2 { // that it has none, and then that it has them
 		t.Errorf("%d acknowledgements, though nothing changed", n)
 	}
 }
@@ -198,16 +198,16 @@ func TestAnEmptyAnswerTakesNoKeyAway(t *testing.T) {
 	b.eventually(t, "keys", func() bool { return b.data("", keyName+"zone-2-b") != "" })
 	kept := b.keys["zone"]
 	b.setKeys("zone")
-	time.Sleep(keyInterval + 5*b.bridge.planes[0].Resync)
+	b.eventually(t, "it is reported", func() bool {
+		return slices.ContainsFunc(b.bridge.Reports()[0].Items, func(i Item) bool { return i.Keyset == "zone" && i.Error != "" })
+	})
+	time.Sleep(5 * b.bridge.planes[0].Resync)
 	b.do(func() { b.keysets = nil })
 	time.Sleep(5 * b.bridge.planes[0].Resync)
 	for _, k := range kept {
 		if b.data("", keyName+k.GetKid()) == "" {
 			t.Errorf("key %s is gone", k.GetKid())
 		}
-	}
-	if i := b.bridge.Reports()[0].item(t, "zone"); i.Error == "" {
-		t.Errorf("it is not reported: %+v", i)
 	}
 }
 
@@ -248,6 +248,7 @@ func TestDriftIsRepairedAndReported(t *testing.T) {
 		return strings.Contains(log, "it held something else") && strings.Contains(log, "it had been deleted") &&
 			strings.Contains(log, "1 revoked token IDs had been taken out") && strings.Contains(log, "not written as control planes read lists")
 	})
+	b.eventually(t, "it is up to date", func() bool { return b.bridge.Ready() == nil })
 	rec := httptest.NewRecorder()
 	b.bridge.Metrics().ServeHTTP(rec, httptest.NewRequest(http.MethodGet, "/metrics", nil))
 	body, _ := io.ReadAll(rec.Body)
@@ -266,8 +267,10 @@ func TestAKeyThatWasAwayIsAcknowledgedAnew(t *testing.T) {
 	b := newBench(t, func(c *Config) { c.ControlPlanes[0].ZoneDelay = 300 * time.Millisecond })
 	b.run(t)
 	b.eventually(t, "an acknowledgement", func() bool { return len(b.acknowledged()) == 2 })
+	before := b.said()
 	b.cp.Drop(double.Ref{Name: keyName + "zone-2-b"})
-	b.eventually(t, "it is taken back", func() bool { return slices.Equal(b.acknowledged(), []string{"zone-1-a"}) })
+	// Not the latest one: this one may not be it for long.
+	b.eventually(t, "it is taken back", func() bool { return b.saidOnly(before, "zone-1-a") })
 	b.eventually(t, "it is said again", func() bool { return len(b.acknowledged()) == 2 })
 }
 
@@ -408,9 +411,8 @@ func TestFaultsOfTheControlPlaneConverge(t *testing.T) {
 	b.server.Stop()
 	b.revoke("zone", "while-it-was-down")
 	time.Sleep(300 * time.Millisecond)
-	if err := b.server.Start(); err != nil {
-		t.Fatal(err)
-	}
+	// Somebody else may have its port for a moment.
+	b.eventually(t, "the control plane is back", func() bool { return b.server.Start() == nil })
 	b.hasSuffix(t, ",while-it-was-down")
 	b.cp.ReadOnly(true)
 	b.revoke("zone", "read-only")

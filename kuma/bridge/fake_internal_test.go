@@ -102,6 +102,19 @@ func (z *zonemint) acknowledged() []string {
 	return z.acks[len(z.acks)-1].GetKids()
 }
 
+// saidOnly says whether, after so many acknowledgements, there was one of these keys.
+func (z *zonemint) saidOnly(after int, kids ...string) bool {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	return slices.ContainsFunc(z.acks[after:], func(a *pb.AcknowledgeKeysRequest) bool { return slices.Equal(a.GetKids(), kids) })
+}
+
+func (z *zonemint) said() int {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	return len(z.acks)
+}
+
 func (z *zonemint) fails(what string) error {
 	z.mu.Lock()
 	defer z.mu.Unlock()
@@ -284,7 +297,7 @@ func (r Report) item(t *testing.T, name string) Item {
 // eventually waits until something holds, and fails the test if it never does.
 func (b *bench) eventually(t *testing.T, what string, is func() bool) {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); !is(); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); !is(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("it never came to be: %s", what)
 		}
