@@ -76,6 +76,12 @@ type keyset struct {
 	feedErr  error // why load has not read all of the feed
 	feed     feed
 	verdicts map[string]opinion
+	asking   map[*question]bool
+}
+
+// question is one about entries that is under way.
+type question struct {
+	overtaken map[string]bool // entries of which the feed has said something since
 }
 
 // opinion is what zonemint said of an entry, and when.
@@ -204,7 +210,7 @@ func (s *source) takeKeysets(resp *pb.ListKeysetsResponse) (changed []string) {
 		}
 		known := s.keysets[k.GetName()]
 		if known == nil {
-			known = &keyset{name: k.GetName(), verdicts: map[string]opinion{}}
+			known = &keyset{name: k.GetName(), verdicts: map[string]opinion{}, asking: map[*question]bool{}}
 			s.keysets[known.name] = known
 		}
 		if !had[known.name] || !slices.Equal(known.consumers, k.GetConsumers()) {
@@ -310,6 +316,9 @@ func (s *source) take(name string, page *pb.WatchRevocationsResponse) {
 	about := k.feed.take(page, s.now())
 	for _, jti := range about {
 		delete(k.verdicts, jti)
+		for q := range k.asking {
+			q.overtaken[jti] = true
+		}
 	}
 	k.feed.forget(s.now(), func(jti string) bool {
 		return k.verdicts[jti].state == pb.RevocationState_REVOCATION_STATE_EXPIRED
@@ -406,7 +415,8 @@ func (s *source) check(ctx context.Context, keysets, jtis []string) error {
 func (s *source) checkPart(ctx context.Context, name string, jtis []string) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	asked := s.now()
+	asked, q := s.now(), s.ask(name)
+	defer s.asked(name, q)
 	resp, err := s.revocations.CheckRevocations(ctx, &pb.CheckRevocationsRequest{Keyset: name, Jtis: jtis})
 	if err == nil && len(resp.GetStates()) != len(jtis) {
 		err = connect.NewError(connect.CodeInternal, errors.New("the answer has another length than the question"))
@@ -418,8 +428,26 @@ func (s *source) checkPart(ctx context.Context, name string, jtis []string) erro
 	defer s.mu.Unlock()
 	k := s.keysets[name]
 	for i, state := range resp.GetStates() {
-		k.verdicts[jtis[i]] = opinion{state, asked}
+		if !q.overtaken[jtis[i]] {
+			k.verdicts[jtis[i]] = opinion{state, asked}
+		}
 	}
 	maps.DeleteFunc(k.verdicts, func(_ string, o opinion) bool { return asked.Sub(o.at) > verdictLife })
 	return nil
+}
+
+// ask notes that a question about entries of a keyset is under way.
+func (s *source) ask(name string) *question {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	q := &question{overtaken: map[string]bool{}}
+	s.keysets[name].asking[q] = true
+	return q
+}
+
+// asked notes that a question is over.
+func (s *source) asked(name string, q *question) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.keysets[name].asking, q)
 }

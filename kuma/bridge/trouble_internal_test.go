@@ -15,6 +15,7 @@ import (
 	"github.com/zonemint/zonemint/kuma"
 	"github.com/zonemint/zonemint/kuma/controlplane"
 	pb "github.com/zonemint/zonemint/proto/zonemint/v1"
+	v1 "github.com/zonemint/zonemint/proto/zonemint/v1/zonemintv1connect"
 )
 
 // troubled is a store with trouble of its own. What is nil is the store's.
@@ -236,5 +237,37 @@ func TestWhatCannotBeReadOfOneKeysetHoldsUpNoOther(t *testing.T) {
 	b.failing, b.failWhat = errDown, "WatchRevocations"
 	if r := b.once(t); !r.Failed() || len(b.acknowledged()) != 2 {
 		t.Errorf("%v are acknowledged: %+v", b.acknowledged(), r)
+	}
+}
+
+// late answers a question only after the feed has brought something about it.
+type late struct {
+	v1.RevocationServiceClient
+	meanwhile func()
+}
+
+func (l *late) CheckRevocations(_ context.Context, req *pb.CheckRevocationsRequest) (*pb.CheckRevocationsResponse, error) {
+	resp := &pb.CheckRevocationsResponse{}
+	for range req.GetJtis() {
+		resp.States = append(resp.States, pb.RevocationState_REVOCATION_STATE_REVOKED)
+	}
+	l.meanwhile()
+	return resp, nil
+}
+
+// What the feed has said since is newer than an answer that was on its way.
+func TestTheFeedOvertakesAnAnswer(t *testing.T) {
+	s := &source{now: time.Now, changed: func(string, change) {}, keysets: map[string]*keyset{
+		"zone": {name: "zone", verdicts: map[string]opinion{}, asking: map[*question]bool{}},
+	}}
+	s.revocations = &late{meanwhile: func() { s.take("zone", page("epoch", 1, pageOf{lifted: []string{"a"}})) }}
+	if err := s.check(t.Context(), []string{"zone"}, []string{"a", "b"}); err != nil {
+		t.Fatal(err)
+	}
+	if a, b := s.verdict([]string{"zone"}, "a"), s.verdict([]string{"zone"}, "b"); a != notAsked || b != keep {
+		t.Errorf("of a, which was lifted, the verdict is %v, of b %v", a, b)
+	}
+	if len(s.keysets["zone"].asking) != 0 {
+		t.Error("the question is still under way")
 	}
 }
