@@ -56,6 +56,7 @@ func TestDestroyLocal(t *testing.T) {
 	s := rotating(t)
 	token := s.mint(t, time.Hour)
 	must(s.distrust(t, &pb.DistrustSigningKeyRequest{Serial: 1, Force: true}))
+	s.settles(t) // the audit has nothing else in between
 	plan := must(s.destroy(t, &pb.DestroySigningKeyRequest{Serial: 1, DryRun: true}))
 	if got := planOf(plan.GetSteps()); !slices.Equal(got, []string{"destroy 1"}) || plan.GetSigningKey().GetDestroyedAt() != nil || len(s.row(t, 1).Ref) == 0 {
 		t.Errorf("the plan is %q: %v", got, plan)

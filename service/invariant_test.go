@@ -94,15 +94,16 @@ func (s *server) sound(t testing.TB) {
 func (s *server) settles(t testing.TB) {
 	t.Helper()
 	db := s.look(t)
-	var err error
-	for range 500 {
-		if err = invariant.CheckSettled(t.Context(), db); err == nil {
+	for end := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
+		err := invariant.CheckSettled(t.Context(), db)
+		if err == nil {
 			s.sound(t)
 			return
 		}
-		time.Sleep(10 * time.Millisecond)
+		if time.Now().After(end) {
+			t.Fatalf("it does not settle: %v", err)
+		}
 	}
-	t.Fatalf("it does not settle: %v", err)
 }
 
 // keyAt returns a key of the keyset zone.
@@ -146,7 +147,12 @@ func (s *server) states(t testing.TB, want ...string) {
 // mint issues a token that is valid for some time and wants it to verify.
 func (s *server) mint(t testing.TB, validFor time.Duration) *pb.IssueZoneTokenResponse {
 	t.Helper()
-	resp, err := s.as(s.admin).tokens.IssueZoneToken(t.Context(), &pb.IssueZoneTokenRequest{Zone: "west", ValidFor: durationpb.New(validFor)})
+	var resp *pb.IssueZoneTokenResponse
+	var err error
+	eventually(t, "the replica has its lease", func() bool {
+		resp, err = s.as(s.admin).tokens.IssueZoneToken(t.Context(), &pb.IssueZoneTokenRequest{Zone: "west", ValidFor: durationpb.New(validFor)})
+		return !heldUp(err)
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -160,6 +166,22 @@ func (s *server) verifies(t testing.TB, token, reason string) {
 	resp, err := s.as(s.admin).tokens.VerifyToken(t.Context(), &pb.VerifyTokenRequest{Token: token})
 	if err != nil || resp.GetValid() != (reason == "") || resp.GetReason() != reason {
 		t.Errorf("the token is %v, %v; want %q", resp, err, reason)
+	}
+}
+
+// verifiesUntil wants a token to be good until shortly before an end.
+func (s *server) verifiesUntil(t testing.TB, token string, end time.Time) {
+	t.Helper()
+	for {
+		resp, err := s.as(s.admin).tokens.VerifyToken(t.Context(), &pb.VerifyTokenRequest{Token: token})
+		if time.Until(end) < 100*time.Millisecond {
+			return // an answer that may be of after the end
+		}
+		if err != nil || !resp.GetValid() {
+			t.Errorf("%s before its end the token is %v, %v", time.Until(end), resp, err)
+		}
+		s.sound(t)
+		time.Sleep(20 * time.Millisecond)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -318,6 +319,7 @@ func TestRevokeTokensInFlight(t *testing.T) {
 	s := newTestServer(t)
 	c := s.as(s.admin)
 	stop, issued := make(chan struct{}), make(chan []*pb.IssueZoneTokenResponse, 4)
+	var began atomic.Bool
 	for range cap(issued) {
 		go func() {
 			var list []*pb.IssueZoneTokenResponse
@@ -330,10 +332,12 @@ func TestRevokeTokensInFlight(t *testing.T) {
 				}
 				if r, err := c.tokens.IssueZoneToken(t.Context(), &pb.IssueZoneTokenRequest{Zone: "west", ValidFor: hour()}); err == nil {
 					list = append(list, r)
+					began.Store(true)
 				}
 			}
 		}()
 	}
+	eventually(t, "tokens are issued", began.Load)
 	time.Sleep(50 * time.Millisecond)
 	resp := must(c.revocations.RevokeTokens(t.Context(), &pb.RevokeTokensRequest{Filter: &pb.RevocationFilter{Zone: "west"}}))
 	close(stop)

@@ -101,8 +101,10 @@ func TestRotate(t *testing.T) {
 	if two := resp.GetSigningKeys()[1]; two.GetState() != "published" || two.GetActivateAfter() == nil {
 		t.Errorf("serial 2 is %v", two)
 	}
-	again := must(s.rotate(t, &pb.RotateKeysetRequest{})) // asked for already
-	if !again.GetSigningKeys()[1].GetActivateAfter().AsTime().Equal(resp.GetSigningKeys()[1].GetActivateAfter().AsTime()) {
+	again, err := s.rotate(t, &pb.RotateKeysetRequest{FromSerial: 1}) // asked for already
+	if err != nil {
+		wantHeld(t, err, "serial 1 of keyset \"zone\" does not sign") // done already
+	} else if !again.GetSigningKeys()[1].GetActivateAfter().AsTime().Equal(resp.GetSigningKeys()[1].GetActivateAfter().AsTime()) {
 		t.Error("asking twice moved the rotation")
 	}
 	s.become(t, 2, store.StateActive)
@@ -174,7 +176,7 @@ func TestScheduledRotation(t *testing.T) {
 		token := s.mint(t, time.Hour)
 		tokens, kids[token.GetKid()] = append(tokens, token), true
 		s.sound(t)
-		if time.Since(start) > 30*time.Second {
+		if time.Since(start) > 2*patience {
 			t.Fatalf("in %s %d keys have signed", time.Since(start), len(kids))
 		}
 	}
@@ -191,11 +193,7 @@ func TestRemoval(t *testing.T) {
 	s := rotating(t)
 	last := s.mint(t, 3*time.Second)
 	must(s.rotate(t, &pb.RotateKeysetRequest{Now: true, Force: true}))
-	for time.Until(last.GetExpiresAt().AsTime()) > 100*time.Millisecond {
-		s.verifies(t, last.GetToken(), "")
-		s.sound(t)
-		time.Sleep(50 * time.Millisecond)
-	}
+	s.verifiesUntil(t, last.GetToken(), last.GetExpiresAt().AsTime())
 	s.become(t, 1, store.StateRemoved)
 	one := s.keyAt(t, 1).GetSigningKey()
 	if early := one.GetLastExpiry().AsTime().Sub(one.GetRemovedAt().AsTime()); early > 0 {
@@ -223,10 +221,11 @@ func TestConsumers(t *testing.T) {
 	if !slices.Equal(resp.GetMissing(), []string{s.keyAt(t, 1).GetSigningKey().GetKid()}) || !slices.Equal(resp.GetSurplus(), []string{"zone-9-x"}) {
 		t.Errorf("east is told %v", resp)
 	}
-	got := s.keyAt(t, 2)
-	if len(got.GetSteps()) != 1 || !slices.Equal(got.GetSteps()[0].GetWaitingFor(), []string{"consumer west has not acknowledged " + two}) {
-		t.Errorf("the steps are %v", got.GetSteps())
-	}
+	var got *pb.GetSigningKeyResponse
+	eventually(t, "only consumer west is waited for", func() bool { // and not the replica
+		got = s.keyAt(t, 2)
+		return len(got.GetSteps()) == 1 && slices.Equal(got.GetSteps()[0].GetWaitingFor(), []string{"consumer west has not acknowledged " + two})
+	})
 	wantAcks(t, got.GetAcknowledgements(), map[string]bool{"replica": true, "east": true, "west": false})
 	_, err = ack("north", two)
 	wantCode(t, err, connect.CodeInvalidArgument)
@@ -322,8 +321,9 @@ func TestRotationRace(t *testing.T) {
 	for _, o := range others {
 		for range 3 {
 			wg.Go(func() {
-				_, err := o.rotate(t, &pb.RotateKeysetRequest{})
-				if err != nil && connect.CodeOf(err) != connect.CodeAborted {
+				// Who comes when it is done already is told so.
+				_, err := o.rotate(t, &pb.RotateKeysetRequest{FromSerial: 1})
+				if err != nil && connect.CodeOf(err) != connect.CodeAborted && !strings.Contains(err.Error(), "serial 1 of keyset \"zone\" does not sign") {
 					t.Error(err)
 				}
 			})

@@ -52,6 +52,9 @@ func (p *pair) role(role, state string) string {
 	return ""
 }
 
+// hang is how long a backend that hangs takes.
+const hang = time.Minute
+
 // wantSignedBy wants a token, soon, that the key in that role has signed.
 func (p *pair) wantSignedBy(t *testing.T, role string) {
 	t.Helper()
@@ -59,7 +62,7 @@ func (p *pair) wantSignedBy(t *testing.T, role string) {
 	if tok := p.mint(t, time.Hour); tok.GetKid() != p.role(role, "active") {
 		t.Errorf("%s has signed, want the %s key %s", tok.GetKid(), role, p.role(role, "active"))
 	}
-	if took := time.Since(began); took > 5*time.Second {
+	if took := time.Since(began); took > hang/2 {
 		t.Errorf("it took %s", took)
 	}
 }
@@ -85,16 +88,17 @@ func TestStandbySigns(t *testing.T) {
 		t.Errorf("the JWK set has %v, want the keys of both roles with their successors", kids)
 	}
 	p.wantSignedBy(t, "primary")
-	p.own.Inject(signertest.Fault{Op: signertest.OpSign, Delay: time.Minute, Err: signertest.Fail(signer.Unavailable)})
+	p.own.Inject(signertest.Fault{Op: signertest.OpSign, Delay: hang, Err: signertest.Fail(signer.Unavailable)})
 	for range 5 {
 		p.wantSignedBy(t, "standby")
 	}
-	began := time.Now()
+	began, asked := time.Now(), p.own.Calls(signertest.OpSign)
 	for range 20 {
 		p.mint(t, time.Hour)
 	}
-	if took := time.Since(began); took > 2*time.Second {
-		t.Errorf("20 tokens of the standby took %s: somebody still waits for the other backend", took)
+	// Now and then it is asked whether it is well.
+	if n, took := p.own.Calls(signertest.OpSign)-asked, time.Since(began); n > 3+int(1.5*took.Seconds()) {
+		t.Errorf("for 20 tokens of the standby the other backend was asked %d times in %s: somebody still waits for it", n, took)
 	}
 	batch := must(p.as(p.admin).tokens.IssueTokens(context.Background(), &pb.IssueTokensRequest{Items: []*pb.IssueTokensItem{
 		{Profile: &pb.IssueTokensItem_Zone{Zone: &pb.IssueZoneTokenRequest{Zone: "west", ValidFor: hour()}}},
@@ -114,8 +118,8 @@ func TestStandbySigns(t *testing.T) {
 	})
 	eventually(t, "the switch is audited", func() bool { in, _ := p.switches(t); return in == 1 })
 
-	p.own.Heal()
 	healed := time.Now()
+	p.own.Heal()
 	eventually(t, "the keyset's own key signs again", func() bool { return p.mint(t, time.Hour).GetKid() == p.role("primary", "active") })
 	if took := time.Since(healed); took < returnAfter {
 		t.Errorf("it went back after %s, want %s at least", took, returnAfter)
@@ -146,24 +150,32 @@ func TestStandbyEndsWhereAnIncidentBegins(t *testing.T) {
 // A backend that fails again soon after it was well is given longer and longer.
 func TestStandbyDoesNotFlap(t *testing.T) {
 	p := newPair(t)
-	var rests []time.Duration
-	for range 3 {
+	var seen time.Time // the standby, at the last
+	least := returnAfter
+	for i := range 3 {
 		p.own.Inject(signertest.Fault{Op: signertest.OpSign, Err: signertest.Fail(signer.Unavailable)})
 		eventually(t, "the standby signs", func() bool { return p.mint(t, time.Hour).GetKid() == p.role("standby", "active") })
-		in, _ := p.switches(t)
-		eventually(t, "everybody goes to it", func() bool { p.mint(t, time.Hour); now, _ := p.switches(t); return now > in || now == len(rests)+1 })
-		p.own.Heal()
+		eventually(t, "everybody goes to it", func() bool { p.mint(t, time.Hour); in, _ := p.switches(t); return in == i+1 })
+		switch well := time.Since(seen); {
+		case i > 0 && well < 2*least:
+			least *= 2
+		case i > 0:
+			t.Logf("between two outages this machine took %s, too long for the second to be soon", well)
+			least = returnAfter
+		}
 		healed := time.Now()
-		for p.mint(t, time.Hour).GetKid() != p.role("primary", "active") {
-			if time.Since(healed) > time.Minute {
+		p.own.Heal()
+		for {
+			asked := time.Now()
+			if p.mint(t, time.Hour).GetKid() == p.role("primary", "active") {
+				break
+			}
+			if seen = asked; seen.Sub(healed) > 2*patience {
 				t.Fatal("it never signs again")
 			}
 			time.Sleep(20 * time.Millisecond)
 		}
-		rests = append(rests, time.Since(healed))
-	}
-	for i, rest := range rests {
-		if least := returnAfter << i; rest < least {
+		if rest := time.Since(healed); rest < least {
 			t.Errorf("the %d. return came after %s, want %s at least", i+1, rest, least)
 		}
 	}
