@@ -34,7 +34,9 @@ func since(s *awskmsdouble.Server, before map[string]int) string {
 
 func TestOneCallForEachSignature(t *testing.T) {
 	s := start(t)
-	b := open(t, options(s))
+	o := options(s)
+	o.RequestTimeout = time.Minute // all of them are asked for at once
+	b := open(t, o)
 	key := make(map[signer.Algorithm]*signer.Key)
 	for _, alg := range []signer.Algorithm{signer.RS256, signer.ES256, signer.EdDSA} {
 		spec := newSpec(alg)
@@ -228,6 +230,7 @@ func TestCreate(t *testing.T) {
 	s := start(t)
 	s.SetDelays(awskmsdouble.Delays{Keys: 60 * time.Millisecond, Sign: 120 * time.Millisecond, Creating: 90 * time.Millisecond})
 	o := options(s)
+	o.ConsistencyWindow = 10 * time.Second // it is not the window that ends the wait
 	var logged bytes.Buffer
 	o.Logger = slog.New(slog.NewTextHandler(&logged, nil))
 	o.AliasPrefix, o.MultiRegion, o.Tags = "mesh/", true, map[string]string{"cost-centre": "4711"}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/zonemint/zonemint/backends/check"
@@ -90,11 +91,13 @@ func TestCheckWaitsForTheWindow(t *testing.T) {
 
 // Whoever gives up leaves no key behind.
 func TestCheckCleansUpAfterTheDeadline(t *testing.T) {
-	b := signertest.NewFake(t, signertest.FakeOptions{})
-	b.Inject(signertest.Fault{Op: signertest.OpSign, Delay: time.Hour})
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-	defer cancel()
-	if got := outcome(check.Run(ctx, b, check.Options{})); got != "create ok, find ok, public ok, sign unavailable, destroy ok" || len(b.Keys()) != 0 {
-		t.Errorf("%s, %d keys are left", got, len(b.Keys()))
-	}
+	synctest.Test(t, func(t *testing.T) { // in which making a key takes no time
+		b := signertest.NewFake(t, signertest.FakeOptions{})
+		b.Inject(signertest.Fault{Op: signertest.OpSign, Delay: time.Hour})
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		defer cancel()
+		if got := outcome(check.Run(ctx, b, check.Options{})); got != "create ok, find ok, public ok, sign unavailable, destroy ok" || len(b.Keys()) != 0 {
+			t.Errorf("%s, %d keys are left", got, len(b.Keys()))
+		}
+	})
 }

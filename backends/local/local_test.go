@@ -254,16 +254,22 @@ func (r rotated) Decrypt(ciphertext, associatedData []byte) ([]byte, error) {
 // up do not keep all processors busy, and that Close leaves nothing behind.
 func TestCreateCanceled(t *testing.T) {
 	b := newBackend(t, instanceKey(t), local.Options{})
-	start := time.Now()
-	for range 4 { // twice as many as are generated at a time
-		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
-		_, err := signer.Create(ctx, b, spec(signer.RS384))
-		cancel()
-		if !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("got %v, want the context's error", err)
+	took := time.Hour
+	for range 5 { // where the machine stands still, once more
+		start := time.Now()
+		for range 4 { // twice as many as are generated at a time
+			ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+			_, err := signer.Create(ctx, b, spec(signer.RS384))
+			cancel()
+			if !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("got %v, want the context's error", err)
+			}
+		}
+		if took = min(took, time.Since(start)); took < time.Second {
+			break
 		}
 	}
-	if took := time.Since(start); took > time.Second {
+	if took > time.Second {
 		t.Errorf("four callers who waited for a millisecond took %v", took)
 	}
 	if err := b.Close(); err != nil {

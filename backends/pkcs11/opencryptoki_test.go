@@ -86,11 +86,10 @@ func startSlotDaemon(t *testing.T) {
 		_ = daemon.Process.Signal(os.Interrupt) // it has shared memory to remove
 		_ = daemon.Wait()
 	})
-	for range 500 {
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		if exec.CommandContext(t.Context(), "pkcsconf", "-s").Run() == nil {
 			return
 		}
-		time.Sleep(10 * time.Millisecond)
 	}
 	t.Fatal("pkcsslotd does not start")
 }

@@ -77,13 +77,17 @@ func TestWrongSecretID(t *testing.T) {
 func TestClosingGivesTheTokenBack(t *testing.T) {
 	s := startDev(t)
 	roleID, secretFile, _ := s.appRole(t, vault.Policy("", "", vault.Rights{Create: true}), nil)
-	b := works(t, vault.Options{Address: s.url(), Auth: "approle", RoleID: roleID, SecretIDFile: secretFile})
-	if err := b.Close(); err != nil {
-		t.Fatal(err)
+	left := 0
+	for range 3 { // Close has a second, which a busy machine may take for something else
+		b := works(t, vault.Options{Address: s.url(), Auth: "approle", RoleID: roleID, SecretIDFile: secretFile})
+		if err := b.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if left = s.revokeAppRoleTokens(t); left == 0 {
+			return
+		}
 	}
-	if n := s.revokeAppRoleTokens(t); n != 0 {
-		t.Errorf("%d tokens were left over", n)
-	}
+	t.Errorf("%d tokens were left over", left)
 }
 
 // TestBatchTokens cannot be renewed or given back.
@@ -92,7 +96,7 @@ func TestBatchTokens(t *testing.T) {
 	roleID, secretFile, _ := s.appRole(t, vault.Policy("", "", vault.Rights{Create: true}), map[string]any{"token_type": "batch", "token_ttl": "2s"})
 	b := works(t, vault.Options{Address: s.url(), Auth: "approle", RoleID: roleID, SecretIDFile: secretFile})
 	for began := time.Now(); b.Stats().Logins < 2; time.Sleep(20 * time.Millisecond) {
-		if time.Since(began) > 20*time.Second {
+		if time.Since(began) > patience {
 			t.Fatalf("%+v", b.Stats())
 		}
 	}

@@ -19,8 +19,15 @@ import (
 	"github.com/zonemint/zonemint/signer"
 )
 
-// back is how soon after the server's return signatures have to be made again.
-const back = 2 * time.Second
+// back is how soon after the server's return signatures have to be made again. A
+// machine that stands still meanwhile gets as many attempts as one that does not.
+const (
+	back     = 2 * time.Second
+	attempts = 50
+)
+
+// patience is for machines with much else to do.
+const patience = 2 * time.Minute
 
 func newKey(tb testing.TB, b *vault.Backend, alg signer.Algorithm) (*signer.Key, signer.Spec, signer.Ref) {
 	tb.Helper()
@@ -45,9 +52,12 @@ func rooted(tb testing.TB, s *server, address string) vault.Options {
 	return vault.Options{Address: address, Auth: "token", TokenFile: writeFile(tb, s.root)}
 }
 
-// sign signs within a second. Whatever comes back was verified by package signer.
+// within is how long a signature may take.
+const within = 10 * time.Second
+
+// sign signs. Whatever comes back was verified by package signer.
 func sign(tb testing.TB, key *signer.Key) error {
-	ctx, cancel := context.WithTimeout(tb.Context(), time.Second)
+	ctx, cancel := context.WithTimeout(tb.Context(), within)
 	defer cancel()
 	_, err := key.SignJWS(ctx, []byte("header.payload"))
 	return err
@@ -57,12 +67,12 @@ func sign(tb testing.TB, key *signer.Key) error {
 func comesBack(tb testing.TB, key *signer.Key) {
 	tb.Helper()
 	began := time.Now()
-	for {
+	for n := 1; ; n++ {
 		err := sign(tb, key)
 		if err == nil {
 			return
 		}
-		if time.Since(began) > back {
+		if time.Since(began) > back && n > attempts {
 			tb.Fatalf("still not signing %v after the server came back: %v", time.Since(began), err)
 		}
 		time.Sleep(5 * time.Millisecond)
@@ -96,8 +106,8 @@ func load(tb testing.TB, key *signer.Key) (stop func() (made int64, failures map
 				} else {
 					made.Add(1)
 				}
-				if took := time.Since(began); took > 5*time.Second {
-					tb.Errorf("a call with a deadline of a second took %v", took)
+				if took := time.Since(began); took > 3*within {
+					tb.Errorf("a call with a deadline of %v took %v", within, took)
 				}
 			}
 		})
@@ -256,7 +266,7 @@ func TestShortLives(t *testing.T) {
 	key, _, _ := newKey(t, b, signer.ES256)
 	stop := load(t, key)
 	for began := time.Now(); b.Stats().Logins < 3 || b.Stats().Renewals < 2; time.Sleep(50 * time.Millisecond) {
-		if time.Since(began) > 30*time.Second {
+		if time.Since(began) > patience {
 			t.Fatalf("after %v: %+v", time.Since(began), b.Stats())
 		}
 	}
@@ -312,14 +322,18 @@ func TestHangsNoLonger(t *testing.T) {
 	s := startDev(t)
 	p := startProxy(t, s.addr)
 	o := rooted(t, s, p.url())
+	patient, sp, ref := newKey(t, open(t, o), signer.ES256)
 	o.RequestTimeout = 300 * time.Millisecond
-	key, _, _ := newKey(t, open(t, o), signer.ES256)
+	key, err := signer.Open(t.Context(), open(t, o), sp, ref, patient.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
 	flow := p.stall()
 	began := time.Now()
-	err := key.Probe(t.Context())
+	err = key.Probe(t.Context())
 	took := time.Since(began)
 	flow()
-	if signer.CodeOf(err) != signer.Unavailable || took > 5*time.Second {
+	if signer.CodeOf(err) != signer.Unavailable || took > patience/4 {
 		t.Errorf("after %v: %v", took, err)
 	}
 	comesBack(t, key)

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -44,17 +45,21 @@ func program(tb testing.TB) string {
 	return ""
 }
 
+// freeAddress is one where nobody listens. The system gives its port nobody who does
+// not ask for it, so that it stays free while a server is away.
 func freeAddress(tb testing.TB) string {
 	tb.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		tb.Fatal(err)
+	for range 100 {
+		addr := fmt.Sprintf("127.0.0.1:%d", 10000+rand.IntN(10000))
+		if l, err := net.Listen("tcp", addr); err == nil {
+			if err := l.Close(); err != nil {
+				tb.Fatal(err)
+			}
+			return addr
+		}
 	}
-	addr := l.Addr().String()
-	if err := l.Close(); err != nil {
-		tb.Fatal(err)
-	}
-	return addr
+	tb.Fatal("there is no free port")
+	return ""
 }
 
 // startDev starts a server that keeps everything in memory, and mounts transit.
@@ -109,7 +114,7 @@ func (s *server) start(tb testing.TB) {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 	})
-	for end := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+	for end := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
 		status, _, err := s.try("GET", "sys/health", nil)
 		ready := err == nil && (s.dev == nil || status == http.StatusOK)
 		if ready {
@@ -135,7 +140,7 @@ func (s *server) kill(tb testing.TB) {
 func (s *server) open(tb testing.TB) {
 	tb.Helper()
 	s.must(tb, "PUT", "sys/unseal", map[string]any{"key": s.unseal})
-	for end := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
 		if status, _, err := s.try("GET", "sys/health", nil); err == nil && status == http.StatusOK {
 			return
 		}
@@ -162,7 +167,7 @@ func (s *server) tryAs(token, method, path string, body any) (int, map[string]an
 		return 0, nil, err
 	}
 	req.Header.Set("X-Vault-Token", token)
-	client := &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	client := &http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true}}
 	resp, err := client.Do(req)
 	if err != nil {
 		return 0, nil, err

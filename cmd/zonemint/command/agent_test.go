@@ -137,7 +137,7 @@ func TestAgentKeepsASecret(t *testing.T) {
 	if code, _, stderr := runAgent(t, &m, append(wish, "--name", "web-2", "--secret", "web")...); code != 0 || len(m.issued) != 2 {
 		t.Errorf("for another dataplane: exit code %d, %d tokens\n%s", code, len(m.issued), stderr)
 	}
-	if code, _, stderr := runAgent(t, &m, append(wish, "--secret", "elsewhere/web", "--timeout", "2s")...); code == 0 || !strings.Contains(stderr, "refused") {
+	if code, _, stderr := runAgent(t, &m, append(wish, "--secret", "elsewhere/web", "--timeout", "6s")...); code == 0 || !strings.Contains(stderr, "refused") {
 		t.Errorf("where it may not: exit code %d\n%s", code, stderr)
 	}
 }
@@ -188,7 +188,7 @@ func TestAgentTellsACommand(t *testing.T) {
 	if info, err := os.Stat(filepath.Join(dir, "token")); err != nil || info.Mode() != 0o640 {
 		t.Errorf("the mode is %v, %v", info.Mode(), err)
 	}
-	code, _, stderr = runAgent(t, &m, "--name", "web", "--out", filepath.Join(dir, "token"), "--timeout", "2s", "--", "false")
+	code, _, stderr = runAgent(t, &m, "--name", "web", "--out", filepath.Join(dir, "token"), "--timeout", "6s", "--", "false")
 	if code != 1 || !strings.Contains(stderr, "exit status 1") || len(m.issued) != 1 {
 		t.Errorf("a command that fails: exit code %d, %d tokens\n%s", code, len(m.issued), stderr)
 	}

@@ -5,6 +5,7 @@ import (
 	dbsql "database/sql"
 	"encoding/base64"
 	"errors"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -90,13 +91,18 @@ func await(ts *testscript.TestScript, _ bool, args []string) {
 	})
 }
 
-// port NAME sets a variable to a port that was free just now.
+// port NAME sets a variable to a port that was free just now, and that the system
+// gives nobody who does not ask for it.
 func port(ts *testscript.TestScript, _ bool, args []string) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	ts.Check(err)
-	_, p, err := net.SplitHostPort(l.Addr().String())
-	ts.Check(errors.Join(err, l.Close()))
-	ts.Setenv(args[0], p)
+	for range 100 {
+		p := strconv.Itoa(10000 + rand.IntN(10000))
+		if l, err := net.Listen("tcp", "127.0.0.1:"+p); err == nil {
+			ts.Check(l.Close())
+			ts.Setenv(args[0], p)
+			return
+		}
+	}
+	ts.Fatalf("there is no free port")
 }
 
 // expand FILE replaces variables in it.
