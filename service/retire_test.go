@@ -123,13 +123,14 @@ func TestDistrust(t *testing.T) {
 // once, and the keyset issues nothing until verifiers know the successor.
 func TestDistrustBeforeTheSuccessorIsKnown(t *testing.T) {
 	s := rotating(t)
+	s.unknown(t)
 	if resp := must(s.distrust(t, &pb.DistrustSigningKeyRequest{Serial: 1})); resp.GetSigningKey().GetState() != "distrusted" || resp.GetBrokenTokens() != 0 {
 		t.Errorf("%v", resp)
 	}
-	s.become(t, 2, store.StateActive)
-	two := s.keyAt(t, 2).GetSigningKey()
-	if waited := two.GetActivatedAt().AsTime().Sub(two.GetPublishedAt().AsTime()); waited < swiftWait {
-		t.Errorf("serial 2 signs %s after it was published", waited)
+	s.become(t, 3, store.StateActive)
+	three := s.keyAt(t, 3).GetSigningKey()
+	if waited := three.GetActivatedAt().AsTime().Sub(three.GetPublishedAt().AsTime()); waited < swiftWait {
+		t.Errorf("serial 3 signs %s after it was published", waited)
 	}
 	s.settles(t)
 }

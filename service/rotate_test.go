@@ -29,6 +29,15 @@ func rotating(t *testing.T, change ...func(*pb.Keyset)) *server {
 	return s
 }
 
+// unknown takes back the first successor, which verifiers have known from the
+// start. Serial 3 is made in its place.
+func (s *server) unknown(t testing.TB) {
+	t.Helper()
+	must(s.retire(t, 2, false))
+	s.become(t, 3, store.StatePublished)
+	s.states(t, "active", "abandoned", "published")
+}
+
 func (s *server) rotate(t testing.TB, req *pb.RotateKeysetRequest) (*pb.RotateKeysetResponse, error) {
 	t.Helper()
 	req.Keyset = "zone"
@@ -56,14 +65,15 @@ func wantHeld(t testing.TB, err error, texts ...string) {
 func TestRotatePlan(t *testing.T) {
 	w := newWorld(t)
 	s := w.start(t, w.config(), zoneKeyset())
+	s.unknown(t)
 	s.mint(t, time.Hour)
 	before := s.audited(t)
 	for name, c := range map[string]struct {
 		req  *pb.RotateKeysetRequest
 		want []string
 	}{
-		"plain":    {&pb.RotateKeysetRequest{}, []string{"retire 1", "activate 2", "make 3", "remove 1"}},
-		"by force": {&pb.RotateKeysetRequest{Now: true, Force: true}, []string{"retire 1", "activate 2", "make 3", "remove 1"}},
+		"plain":    {&pb.RotateKeysetRequest{}, []string{"retire 1", "activate 3", "make 4", "remove 1"}},
+		"by force": {&pb.RotateKeysetRequest{Now: true, Force: true}, []string{"retire 1", "activate 3", "make 4", "remove 1"}},
 	} {
 		c.req.DryRun = true
 		resp, err := s.rotate(t, c.req)
@@ -84,11 +94,11 @@ func TestRotatePlan(t *testing.T) {
 	wantHeld(t, err, "verifiers may hold JWK sets without it until", "force")
 	// The waits of the default configuration: lease, cache, skew.
 	resp := must(s.rotate(t, &pb.RotateKeysetRequest{DryRun: true}))
-	until := resp.GetSteps()[1].GetAt().AsTime().Sub(s.keyAt(t, 2).GetSigningKey().GetPublishedAt().AsTime())
+	until := resp.GetSteps()[1].GetAt().AsTime().Sub(s.keyAt(t, 3).GetSigningKey().GetPublishedAt().AsTime())
 	if until != 2*time.Minute {
 		t.Errorf("verifiers are waited for %s", until)
 	}
-	s.states(t, "active", "published")
+	s.states(t, "active", "abandoned", "published")
 	if after := s.audited(t); !slices.Equal(after, before) {
 		t.Errorf("plans left %v in the audit", after[len(before):])
 	}
@@ -96,10 +106,11 @@ func TestRotatePlan(t *testing.T) {
 
 func TestRotate(t *testing.T) {
 	s := rotating(t)
+	s.unknown(t)
 	old := s.mint(t, time.Hour)
 	resp := must(s.rotate(t, &pb.RotateKeysetRequest{Reason: "spring"}))
-	if two := resp.GetSigningKeys()[1]; two.GetState() != "published" || two.GetActivateAfter() == nil {
-		t.Errorf("serial 2 is %v", two)
+	if three := resp.GetSigningKeys()[1]; three.GetState() != "published" || three.GetActivateAfter() == nil {
+		t.Errorf("serial 3 is %v", three)
 	}
 	again, err := s.rotate(t, &pb.RotateKeysetRequest{FromSerial: 1}) // asked for already
 	if err != nil {
@@ -107,14 +118,14 @@ func TestRotate(t *testing.T) {
 	} else if !again.GetSigningKeys()[1].GetActivateAfter().AsTime().Equal(resp.GetSigningKeys()[1].GetActivateAfter().AsTime()) {
 		t.Error("asking twice moved the rotation")
 	}
-	s.become(t, 2, store.StateActive)
-	two := s.keyAt(t, 2).GetSigningKey()
-	if waited := two.GetActivatedAt().AsTime().Sub(two.GetPublishedAt().AsTime()); waited < swiftWait {
-		t.Errorf("serial 2 signs %s after it was published, before %s", waited, swiftWait)
+	s.become(t, 3, store.StateActive)
+	three := s.keyAt(t, 3).GetSigningKey()
+	if waited := three.GetActivatedAt().AsTime().Sub(three.GetPublishedAt().AsTime()); waited < swiftWait {
+		t.Errorf("serial 3 signs %s after it was published, before %s", waited, swiftWait)
 	}
 	s.settles(t)
-	s.states(t, "retiring", "active", "published")
-	if fresh := s.mint(t, time.Hour); fresh.GetKid() != two.GetKid() {
+	s.states(t, "retiring", "abandoned", "active", "published")
+	if fresh := s.mint(t, time.Hour); fresh.GetKid() != three.GetKid() {
 		t.Errorf("issued with %s", fresh.GetKid())
 	}
 	s.verifies(t, old.GetToken(), "")
@@ -132,15 +143,16 @@ func TestRotate(t *testing.T) {
 func TestRotateNow(t *testing.T) {
 	w := newWorld(t)
 	s := w.start(t, w.config(), zoneKeyset()) // it would wait for two minutes
+	s.unknown(t)
 	old := s.mint(t, time.Hour)
 	_, err := s.rotate(t, &pb.RotateKeysetRequest{Now: true})
 	wantHeld(t, err, "verifiers may hold JWK sets without it until")
-	s.states(t, "active", "published")
+	s.states(t, "active", "abandoned", "published")
 	resp, err := s.rotate(t, &pb.RotateKeysetRequest{Now: true, Force: true})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := planOf(resp.GetSteps())[:3]; !slices.Equal(got, []string{"retire 1", "activate 2", "make 3"}) {
+	if got := planOf(resp.GetSteps())[:3]; !slices.Equal(got, []string{"retire 1", "activate 3", "make 4"}) {
 		t.Errorf("it did %q", got)
 	}
 	s.sound(t)
@@ -151,17 +163,42 @@ func TestRotateNow(t *testing.T) {
 	s.settles(t)
 }
 
+// The successor that a keyset begins with is in every set that verifiers may have
+// kept.
+func TestTheFirstSuccessorIsKnown(t *testing.T) {
+	w := newWorld(t)
+	s := w.start(t, w.config(), zoneKeyset())
+	old := s.mint(t, time.Hour)
+	plan := must(s.rotate(t, &pb.RotateKeysetRequest{DryRun: true}))
+	if evidence := plan.GetSteps()[1].GetEvidence(); !strings.Contains(strings.Join(evidence, "\n"), "in every JWK set") {
+		t.Errorf("the evidence is %q", evidence)
+	}
+	resp := must(s.rotate(t, &pb.RotateKeysetRequest{Now: true}))
+	if fresh := s.mint(t, time.Hour); fresh.GetKid() != resp.GetSigningKeys()[1].GetKid() {
+		t.Errorf("issued with %s", fresh.GetKid())
+	}
+	s.verifies(t, old.GetToken(), "")
+	s.become(t, 3, store.StatePublished)
+	_, err := s.rotate(t, &pb.RotateKeysetRequest{Now: true}) // serial 3 is another matter
+	wantHeld(t, err, "verifiers may hold JWK sets without it until")
+
+	// Back again: serial 1 has been known from the start, too.
+	must(s.as(s.admin).keys.ActivateSigningKey(t.Context(), &pb.ActivateSigningKeyRequest{Keyset: "zone", Serial: 1}))
+	s.states(t, "active", "retiring", "published")
+}
+
 // When the waits are over, no force is needed.
 func TestRotateNowInTime(t *testing.T) {
 	s := rotating(t)
+	s.unknown(t)
 	s.mint(t, time.Hour)
 	eventually(t, "the waits are over", func() bool {
 		_, err := s.rotate(t, &pb.RotateKeysetRequest{Now: true})
 		return err == nil
 	})
-	two := s.keyAt(t, 2).GetSigningKey()
-	if waited := two.GetActivatedAt().AsTime().Sub(two.GetPublishedAt().AsTime()); two.GetState() != "active" || waited < swiftWait {
-		t.Errorf("serial 2 is %s %s after it was published", two.GetState(), waited)
+	three := s.keyAt(t, 3).GetSigningKey()
+	if waited := three.GetActivatedAt().AsTime().Sub(three.GetPublishedAt().AsTime()); three.GetState() != "active" || waited < swiftWait {
+		t.Errorf("serial 3 is %s %s after it was published", three.GetState(), waited)
 	}
 	s.settles(t)
 }

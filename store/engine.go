@@ -228,7 +228,24 @@ type Acknowledgement struct {
 // Series is how far a keyset has come.
 type Series struct {
 	LastSerial int
-	HasSigned  bool // some key has been active, perhaps long ago
+	// SignedSince is when the first of its keys began to sign, or earlier, but
+	// not before that key was published; zero if none ever has.
+	SignedSince time.Time
+}
+
+// HasSigned says whether some key has been active, perhaps long ago.
+func (s Series) HasSigned() bool { return !s.SignedSince.IsZero() }
+
+// With returns the series after one of its keys has come to another state.
+func (s Series) With(k SigningKey) Series {
+	since := k.ActivatedAt
+	if !k.RetiredAt.IsZero() { // it may have signed before, too: ActivatedAt is of the last time
+		since = k.PublishedAt
+	}
+	if !k.ActivatedAt.IsZero() && (!s.HasSigned() || since.Before(s.SignedSince)) {
+		s.SignedSince = since
+	}
+	return s
 }
 
 // Beat is the answer to a heartbeat.

@@ -269,7 +269,7 @@ func (d *DB) move(ctx context.Context, tx Tx, l *Lifecycle, m Move) (deed, error
 		}
 		return deed{}, err
 	}
-	l.Keys[i] = k
+	l.Keys[i], l.Series = k, l.Series.With(k)
 	if !k.State.live() {
 		l.Keys = slices.Delete(l.Keys, i, i+1)
 	}

@@ -46,6 +46,7 @@ func (c *Caching) pick(bound time.Duration) []string {
 func (k *Keyset) plan(more []time.Time) {
 	k.planned = slices.Clone(more)
 	for _, key := range k.Keys {
+		k.signs = k.signs || key.State == store.StateActive || key.State == store.StateRetiring && !key.Imported
 		if key.Imported && !key.TrustedUntil.IsZero() {
 			k.planned = append(k.planned, key.TrustedUntil)
 		}
@@ -66,8 +67,13 @@ func (k *Keyset) NextChange(now time.Time) time.Time {
 }
 
 // FreshFor returns for how long from now the set may be used, if nothing but
-// planned changes end that before most is over.
+// planned changes end that before most is over. Nobody is to keep a set of which
+// no key has signed: that is of a keyset in the making, whose second key may take
+// over without a wait if nobody has a set without it.
 func (k *Keyset) FreshFor(now time.Time, most time.Duration) time.Duration {
+	if !k.signs {
+		return 0
+	}
 	if next := k.NextChange(now); !next.IsZero() {
 		return min(most, next.Sub(now))
 	}

@@ -12,7 +12,11 @@ import (
 // know it, whether or not somebody wants it.
 func Activation(l *store.Lifecycle, r Rules, k store.SigningKey) Step {
 	s := Step{Kind: Activate, Serial: k.Serial, KID: k.KID, At: l.Now, role: k.Role}
-	if l.Keyset.Distribution == store.DistributionJWKS {
+	switch {
+	case l.Keyset.Distribution != store.DistributionJWKS:
+	case fromTheStart(l, k):
+		s.Evidence = append(s.Evidence, "in every JWK set since the keyset's first key signed")
+	default:
 		wait := cacheTime(l) + r.Skew
 		s.At = k.PublishedAt.Add(wait)
 		s.Evidence = append(s.Evidence, fmt.Sprintf(
@@ -21,6 +25,13 @@ func Activation(l *store.Lifecycle, r Rules, k store.SigningKey) Step {
 	replicas(l, &s)
 	consumers(l, k, &s)
 	return s
+}
+
+// fromTheStart says whether a key was published before any key of the keyset
+// signed. Every set that a verifier may have kept has it then: until a key
+// signs, sets are served with max-age=0.
+func fromTheStart(l *store.Lifecycle, k store.SigningKey) bool {
+	return l.Series.HasSigned() && !k.PublishedAt.After(l.Series.SignedSince)
 }
 
 // cacheTime is how long after a change some verifier may still be using an older

@@ -38,7 +38,7 @@ func settled(edits ...edit) *store.Lifecycle {
 			ID: uuid.UUID{1}, Name: "zone", Algorithm: "ES256", Backend: "local", Distribution: store.DistributionJWKS,
 		},
 		Keys:     []store.SigningKey{key(2, store.StateActive), key(3, store.StatePublished)},
-		Series:   store.Series{LastSerial: 3, HasSigned: true},
+		Series:   store.Series{LastSerial: 3, SignedSince: noon.Add(-30 * day)},
 		Replicas: []store.ReplicaLease{replica("a", 10, lease)},
 	}
 	for _, e := range edits {
@@ -104,7 +104,15 @@ func asked(k *store.SigningKey) { k.ActivateAfter = noon.Add(-time.Hour) }
 func asIs(*store.SigningKey) {}
 
 // unsigned makes it a keyset that has never signed.
-func unsigned(l *store.Lifecycle) { l.Series.HasSigned = false }
+func unsigned(l *store.Lifecycle) { l.Series.SignedSince = time.Time{} }
+
+// firstSet makes it a keyset that began to sign a minute ago.
+func firstSet(l *store.Lifecycle) {
+	of(2, func(k *store.SigningKey) {
+		k.PublishedAt, k.ActivatedAt = noon.Add(-2*time.Minute), noon.Add(-time.Minute)
+	})(l)
+	l.Series.SignedSince = noon.Add(-time.Minute)
+}
 
 // steps returns steps as lines: "activate 3 +2m, held: consumer east …".
 func steps(l *store.Lifecycle) []string {

@@ -33,6 +33,7 @@ type server struct {
 	row        store.ReplicaLease // what the database knows
 	loaded     int64
 	kids       []string             // that it serves
+	signs      bool                 // some key of its set does, or did: it may be kept
 	lease      time.Time            // until when it says that its sets are good
 	cut        bool                 // it has no touch with the database
 	servedLast map[string]time.Time // when last it served a set without a kid
@@ -123,13 +124,20 @@ func (m *model) move(move store.Move) {
 	switch move.To {
 	case store.StateActive:
 		if k.ActivatedAt = m.l.Now; k.Role == store.RolePrimary {
-			m.l.Series.HasSigned, m.excused = true, false
+			m.excused = false
+		}
+		if !m.l.Series.HasSigned() {
+			m.l.Series.SignedSince = m.l.Now
 		}
 		if n := m.active(k.Role); n != 1 {
 			m.failf("%d %s keys are active", n, k.Role)
 		}
 	case store.StateRetiring:
 		k.RetiredAt = m.l.Now
+		// From now on the store cannot tell when it began to sign.
+		if k.PublishedAt.Before(m.l.Series.SignedSince) {
+			m.l.Series.SignedSince = k.PublishedAt
+		}
 	case store.StatePublished:
 		k.PublishedAt, k.KID = m.l.Now, fmt.Sprintf("zone-%d-x", k.Serial)
 	default:
@@ -160,10 +168,10 @@ func (m *model) in(states ...store.State) []store.SigningKey {
 // check checks what holds after every step.
 func (m *model) check() {
 	m.t.Helper()
-	if n := m.active(store.RolePrimary); n > 1 || n == 0 && m.l.Series.HasSigned && !m.excused {
+	if n := m.active(store.RolePrimary); n > 1 || n == 0 && m.l.Series.HasSigned() && !m.excused {
 		m.failf("%d keys are active", n)
 	}
-	if n := m.active(store.RoleStandby); n > 1 || n == 1 && !m.l.Series.HasSigned {
+	if n := m.active(store.RoleStandby); n > 1 || n == 1 && !m.l.Series.HasSigned() {
 		m.failf("%d standby keys are active", n)
 	}
 	if n := len(m.in(store.StateCreating)); n > 12 {
@@ -208,7 +216,7 @@ func (m *model) justified(c store.Change) {
 		}
 		switch k := m.l.Keys[i]; move.To {
 		case store.StateActive:
-			if m.l.Series.HasSigned || k.Role == store.RoleStandby {
+			if m.l.Series.HasSigned() || k.Role == store.RoleStandby {
 				m.known(k)
 			}
 		case store.StateRemoved:
@@ -270,10 +278,15 @@ func (m *model) kids() []string {
 	return kids
 }
 
+// signs says whether some key signs, or did, that has not ended.
+func (m *model) signs() bool {
+	return slices.ContainsFunc(m.in(store.StateActive, store.StateRetiring), func(k store.SigningKey) bool { return !k.Imported })
+}
+
 // join starts a replica, which loads the ring before it serves.
 func (m *model) join() {
 	name := string(rune('a' + len(m.replicas)%26))
-	s := &server{loaded: m.l.Generation, kids: m.kids(), servedLast: map[string]time.Time{}}
+	s := &server{loaded: m.l.Generation, kids: m.kids(), signs: m.signs(), servedLast: map[string]time.Time{}}
 	s.row = replica(name, m.l.Generation, 0)
 	s.row.LeaseTTL, s.row.CacheFor = time.Duration(1+m.r.IntN(600))*time.Second, time.Duration(m.r.IntN(600))*time.Second
 	s.row.LeaseUntil = m.l.Now.Add(s.row.LeaseTTL)
@@ -289,7 +302,7 @@ func (m *model) beat(s *server) {
 	}
 	s.row.LeaseUntil, s.row.Generation = m.l.Now.Add(s.row.LeaseTTL), s.loaded
 	if m.r.IntN(3) > 0 {
-		s.loaded, s.kids = m.l.Generation, m.kids()
+		s.loaded, s.kids, s.signs = m.l.Generation, m.kids(), m.signs()
 	}
 	if s.loaded == m.l.Generation {
 		s.lease = s.row.LeaseUntil
@@ -310,7 +323,7 @@ func (m *model) pass(d time.Duration) {
 				until = s.lease
 			}
 			for _, kid := range m.kids() {
-				if s.lease.After(m.l.Now) && !slices.Contains(s.kids, kid) {
+				if s.signs && s.lease.After(m.l.Now) && !slices.Contains(s.kids, kid) {
 					s.servedLast[kid] = until
 				}
 			}

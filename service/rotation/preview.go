@@ -28,11 +28,11 @@ func Preview(l *store.Lifecycle, c store.Change) store.Lifecycle {
 		switch m.To {
 		case store.StateActive:
 			k.ActivatedAt = l.Now
-			after.Series.HasSigned = true
 		case store.StateRetiring:
 			k.RetiredAt = l.Now
 		default:
 		}
+		after.Series = after.Series.With(*k)
 	}
 	for _, nk := range c.New {
 		after.Series.LastSerial++

@@ -95,9 +95,10 @@ func Steps(l *store.Lifecycle, r Rules) []Step {
 }
 
 // Planned returns the times of the changes of a keyset that its rows alone
-// foretell: what the evidence allows may come later, never earlier.
+// foretell. What the evidence allows may come later, and earlier only when a
+// key takes over that every verifier has known from the start.
 func Planned(ks store.Keyset, keys []store.SigningKey, r Rules) []time.Time {
-	l := store.Lifecycle{Keyset: ks, Keys: keys, Series: store.Series{HasSigned: true}}
+	l := store.Lifecycle{Keyset: ks, Keys: keys, Series: store.Series{SignedSince: ks.CreatedAt}}
 	var times []time.Time
 	for _, s := range Steps(&l, r) {
 		if !s.At.IsZero() {
@@ -115,7 +116,7 @@ func succession(l *store.Lifecycle, r Rules, role store.Role) []Step {
 	var steps []Step
 	if wanted < 0 {
 		steps = append(steps, begin(l, role, heirs))
-	} else if l.Series.HasSigned {
+	} else if l.Series.HasSigned() {
 		steps = supersede(l, heirs, heirs[wanted])
 	}
 	if s, ok := takeover(l, r, role, heirs); ok {
@@ -131,7 +132,7 @@ func standby(l *store.Lifecycle, r Rules) []Step {
 	switch {
 	case l.Keyset.BackendFor(store.RoleStandby) == "":
 		return dismissal(l)
-	case !l.Series.HasSigned:
+	case !l.Series.HasSigned():
 		return nil
 	default:
 		return succession(l, r, store.RoleStandby)
@@ -211,7 +212,7 @@ func begin(l *store.Lifecycle, role store.Role, superseded []store.SigningKey) S
 
 // takeover returns the activation of the successor, if it is to come.
 func takeover(l *store.Lifecycle, r Rules, role store.Role, heirs []store.SigningKey) (Step, bool) {
-	if !l.Series.HasSigned {
+	if !l.Series.HasSigned() {
 		return first(l, role, heirs)
 	}
 	k, ok := next(l, role, heirs)
@@ -247,11 +248,19 @@ func first(l *store.Lifecycle, role store.Role, heirs []store.SigningKey) (Step,
 		return Step{}, false
 	}
 	k := candidates[len(candidates)-1]
-	return Step{
+	s := Step{
 		Kind: Activate, Serial: k.Serial, KID: k.KID, At: l.Now, role: role,
 		Reason: "it is the first key of the keyset: no verifier can have an older set",
-	}, k.State == store.StatePublished
+	}
+	if successor := func(h store.SigningKey) bool { return h.Serial > k.Serial && h.State == store.StateCreating }; slices.ContainsFunc(candidates, successor) {
+		s.At = latest(l.Now, k.PublishedAt.Add(successorTime))
+	}
+	return s, k.State == store.StatePublished
 }
+
+// successorTime is how long a keyset's first key waits for the second one. With
+// both in the first set that verifiers get, the second may take over at any time.
+const successorTime = 5 * time.Second
 
 // next returns the published key that takes over next. It is the one that
 // supersede leaves in place. One of a kind that is about to be replaced itself is

@@ -87,7 +87,8 @@ func TestSuccession(t *testing.T) {
 
 		// A new keyset.
 		{"being made", settled(unsigned, keys(key(1, store.StateCreating), key(2, store.StateCreating))), []string{"make 1 now", "make 2 now"}, nil},
-		{"first is made", settled(unsigned, keys(key(1, store.StatePublished), key(2, store.StateCreating))), []string{"make 2 now", "activate 1 now"}, []string{"1 active"}},
+		{"first is made", settled(unsigned, keys(key(1, store.StatePublished), key(2, store.StateCreating)), of(1, published(time.Second))), []string{"make 2 now", "activate 1 +4s"}, nil},
+		{"the second takes long", settled(unsigned, keys(key(1, store.StatePublished), key(2, store.StateCreating)), of(1, published(5*time.Second))), []string{"make 2 now", "activate 1 now"}, []string{"1 active"}},
 		{"second is made before the first", settled(unsigned, keys(key(1, store.StateCreating), key(2, store.StatePublished))), []string{"make 1 now"}, nil},
 		{"both are made", settled(unsigned, keys(key(1, store.StatePublished), key(2, store.StatePublished))), []string{"activate 1 now"}, []string{"1 active"}},
 		{"first has failed", settled(unsigned, keys(key(2, store.StatePublished))), []string{"activate 2 now"}, []string{"2 active", "new"}},
@@ -168,6 +169,10 @@ func TestTakeoverInTime(t *testing.T) {
 		{"published ahead", settled(every(day), ahead(36*time.Hour)), []string{"activate 3 +12h"}, nil},
 		{"published ahead enough", settled(every(day), ahead(day)), []string{"activate 3 now"}, []string{"2 retiring", "3 active", "new"}},
 		{"published ahead, asked for", settled(of(3, asked), ahead(36*time.Hour)), []string{"activate 3 +12h"}, nil},
+
+		{"asked for at once, known from the start", settled(firstSet, of(3, both(asked, published(time.Minute)))), []string{"activate 3 now"}, []string{"2 retiring", "3 active", "new"}},
+		{"asked for at once, made a moment later", settled(firstSet, of(3, both(asked, published(time.Minute-time.Microsecond)))), []string{"activate 3 +5m30.000001s"}, nil},
+		{"known from the start, published ahead", settled(firstSet, every(time.Hour), ahead(time.Hour), of(3, published(time.Minute))), []string{"activate 3 +59m"}, nil},
 
 		// Without a key that signs.
 		{"distrusted", settled(keys(key(3, store.StatePublished))), []string{"activate 3 now"}, []string{"3 active", "new"}},

@@ -280,6 +280,14 @@ func utc(t *time.Time) time.Time {
 	return t.UTC()
 }
 
+// orNever returns the zero time for the epoch, which stands for none.
+func orNever(t time.Time) time.Time {
+	if t.UnixMicro() == 0 {
+		return time.Time{}
+	}
+	return t.UTC()
+}
+
 func refTime(t time.Time) *time.Time {
 	if t.IsZero() {
 		return nil

@@ -35,14 +35,14 @@ func (t *tx) SigningKey(ctx context.Context, keyset uuid.UUID, serial int) (stor
 
 func (t *tx) SeriesOf(ctx context.Context, keyset uuid.UUID) (store.Series, error) {
 	row, err := t.q.GetSeries(ctx, keyset.String())
-	return store.Series{LastSerial: int(row.LastSerial), HasSigned: row.HaveSigned > 0}, interpret(err)
+	return store.Series{LastSerial: int(row.LastSerial), SignedSince: orNever(row.SignedSince)}, interpret(err)
 }
 
 func (t *tx) AllSeries(ctx context.Context) (map[uuid.UUID]store.Series, error) {
 	rows, err := t.q.ListSeries(ctx)
 	all := make(map[uuid.UUID]store.Series, len(rows))
 	for _, r := range rows {
-		all[id(r.KeysetID)] = store.Series{LastSerial: int(r.LastSerial), HasSigned: r.HaveSigned > 0}
+		all[id(r.KeysetID)] = store.Series{LastSerial: int(r.LastSerial), SignedSince: orNever(r.SignedSince)}
 	}
 	return all, interpret(err)
 }

@@ -316,6 +316,14 @@ func utc(us *int64) time.Time {
 	return at(*us)
 }
 
+// orNever returns the zero time for 0, which stands for none.
+func orNever(us int64) time.Time {
+	if us == 0 {
+		return time.Time{}
+	}
+	return at(us)
+}
+
 func micro(t time.Time) *int64 {
 	if t.IsZero() {
 		return nil

@@ -71,7 +71,7 @@ func testChangeKeys(t *testing.T, h Harness) {
 	after, err := w.change(t, ks.ID, takeover())
 	noErr(t, err)
 	want := []store.State{store.StateRetiring, store.StateActive, store.StateCreating}
-	if got := states(&after); !slices.Equal(got, want) || after.Series != (store.Series{LastSerial: 3, HasSigned: true}) {
+	if got := states(&after); !slices.Equal(got, want) || after.Series.LastSerial != 3 || !after.Series.HasSigned() {
 		t.Errorf("after the change the keys are %v, of %+v", got, after.Series)
 	}
 	if after.Generation != before.Generation+1 {
@@ -84,6 +84,9 @@ func testChangeKeys(t *testing.T, h Harness) {
 		t.Errorf("stored is\n%+v, returned was\n%+v", stored, after)
 	}
 	one, two := stored.Keys[0], stored.Keys[1]
+	if !stored.Series.SignedSince.Equal(one.PublishedAt) {
+		t.Errorf("it has signed since %s, its first key was published at %s", stored.Series.SignedSince, one.PublishedAt)
+	}
 	if one.RetiredAt.IsZero() || !one.RetiredAt.Equal(two.ActivatedAt) || one.Reason != "old" || two.Reason != "new" {
 		t.Errorf("the keys that were moved are\n%+v\n%+v", one, two)
 	}

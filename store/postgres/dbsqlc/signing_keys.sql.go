@@ -60,19 +60,21 @@ func (q *Queries) GetLastExpiry(ctx context.Context, id uuid.UUID) (time.Time, e
 }
 
 const getSeries = `-- name: GetSeries :one
-SELECT coalesce(max(serial), 0)::integer AS last_serial, coalesce(bool_or(activated_at IS NOT NULL), false)::boolean AS has_signed
+SELECT coalesce(max(serial), 0)::integer AS last_serial,
+       coalesce(min(CASE WHEN retired_at IS NULL THEN activated_at ELSE published_at END)
+                FILTER (WHERE activated_at IS NOT NULL), 'epoch')::timestamptz AS signed_since
 FROM signing_keys WHERE keyset_id = $1
 `
 
 type GetSeriesRow struct {
-	LastSerial int32
-	HasSigned  bool
+	LastSerial  int32
+	SignedSince time.Time
 }
 
 func (q *Queries) GetSeries(ctx context.Context, keysetID uuid.UUID) (GetSeriesRow, error) {
 	row := q.db.QueryRow(ctx, getSeries, keysetID)
 	var i GetSeriesRow
-	err := row.Scan(&i.LastSerial, &i.HasSigned)
+	err := row.Scan(&i.LastSerial, &i.SignedSince)
 	return i, err
 }
 
@@ -304,18 +306,20 @@ func (q *Queries) ListLiveSigningKeys(ctx context.Context) ([]SigningKey, error)
 }
 
 const listSeries = `-- name: ListSeries :many
-SELECT keyset_id, max(serial)::integer AS last_serial, bool_or(activated_at IS NOT NULL)::boolean AS has_signed
+SELECT keyset_id, max(serial)::integer AS last_serial,
+       coalesce(min(CASE WHEN retired_at IS NULL THEN activated_at ELSE published_at END)
+                FILTER (WHERE activated_at IS NOT NULL), 'epoch')::timestamptz AS signed_since
 FROM signing_keys GROUP BY keyset_id
 `
 
 type ListSeriesRow struct {
-	KeysetID   uuid.UUID
-	LastSerial int32
-	HasSigned  bool
+	KeysetID    uuid.UUID
+	LastSerial  int32
+	SignedSince time.Time
 }
 
-// How far each keyset has come: its last serial, and whether any key has ever
-// signed.
+// How far each keyset has come: its last serial, and since when it may have signed.
+// A key that has retired may have signed before, too: activated_at is of the last time.
 func (q *Queries) ListSeries(ctx context.Context) ([]ListSeriesRow, error) {
 	rows, err := q.db.Query(ctx, listSeries)
 	if err != nil {
@@ -325,7 +329,7 @@ func (q *Queries) ListSeries(ctx context.Context) ([]ListSeriesRow, error) {
 	var items []ListSeriesRow
 	for rows.Next() {
 		var i ListSeriesRow
-		if err := rows.Scan(&i.KeysetID, &i.LastSerial, &i.HasSigned); err != nil {
+		if err := rows.Scan(&i.KeysetID, &i.LastSerial, &i.SignedSince); err != nil {
 			return nil, err
 		}
 		items = append(items, i)

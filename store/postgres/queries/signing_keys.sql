@@ -23,13 +23,17 @@ ORDER BY serial;
 SELECT * FROM signing_keys WHERE keyset_id = @keyset_id AND serial = @serial;
 
 -- name: ListSeries :many
--- How far each keyset has come: its last serial, and whether any key has ever
--- signed.
-SELECT keyset_id, max(serial)::integer AS last_serial, bool_or(activated_at IS NOT NULL)::boolean AS has_signed
+-- How far each keyset has come: its last serial, and since when it may have signed.
+-- A key that has retired may have signed before, too: activated_at is of the last time.
+SELECT keyset_id, max(serial)::integer AS last_serial,
+       coalesce(min(CASE WHEN retired_at IS NULL THEN activated_at ELSE published_at END)
+                FILTER (WHERE activated_at IS NOT NULL), 'epoch')::timestamptz AS signed_since
 FROM signing_keys GROUP BY keyset_id;
 
 -- name: GetSeries :one
-SELECT coalesce(max(serial), 0)::integer AS last_serial, coalesce(bool_or(activated_at IS NOT NULL), false)::boolean AS has_signed
+SELECT coalesce(max(serial), 0)::integer AS last_serial,
+       coalesce(min(CASE WHEN retired_at IS NULL THEN activated_at ELSE published_at END)
+                FILTER (WHERE activated_at IS NOT NULL), 'epoch')::timestamptz AS signed_since
 FROM signing_keys WHERE keyset_id = @keyset_id;
 
 -- name: CloseGateOfKeyset :exec

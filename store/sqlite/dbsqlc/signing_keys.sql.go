@@ -41,19 +41,20 @@ func (q *Queries) ClaimSigningKey(ctx context.Context, arg ClaimSigningKeyParams
 }
 
 const getSeries = `-- name: GetSeries :one
-SELECT CAST(coalesce(max(serial), 0) AS integer) AS last_serial, CAST(count(activated_at) AS integer) AS have_signed
+SELECT CAST(coalesce(max(serial), 0) AS integer) AS last_serial,
+       CAST(coalesce(min(CASE WHEN activated_at IS NULL THEN NULL WHEN retired_at IS NULL THEN activated_at ELSE published_at END), 0) AS integer) AS signed_since
 FROM signing_keys WHERE keyset_id = ?1
 `
 
 type GetSeriesRow struct {
-	LastSerial int64
-	HaveSigned int64
+	LastSerial  int64
+	SignedSince int64
 }
 
 func (q *Queries) GetSeries(ctx context.Context, keysetID string) (GetSeriesRow, error) {
 	row := q.db.QueryRowContext(ctx, getSeries, keysetID)
 	var i GetSeriesRow
-	err := row.Scan(&i.LastSerial, &i.HaveSigned)
+	err := row.Scan(&i.LastSerial, &i.SignedSince)
 	return i, err
 }
 
@@ -291,18 +292,19 @@ func (q *Queries) ListLiveSigningKeys(ctx context.Context) ([]SigningKey, error)
 }
 
 const listSeries = `-- name: ListSeries :many
-SELECT keyset_id, CAST(max(serial) AS integer) AS last_serial, CAST(count(activated_at) AS integer) AS have_signed
+SELECT keyset_id, CAST(max(serial) AS integer) AS last_serial,
+       CAST(coalesce(min(CASE WHEN activated_at IS NULL THEN NULL WHEN retired_at IS NULL THEN activated_at ELSE published_at END), 0) AS integer) AS signed_since
 FROM signing_keys GROUP BY keyset_id
 `
 
 type ListSeriesRow struct {
-	KeysetID   string
-	LastSerial int64
-	HaveSigned int64
+	KeysetID    string
+	LastSerial  int64
+	SignedSince int64
 }
 
-// How far each keyset has come: its last serial, and whether any key has ever
-// signed.
+// How far each keyset has come: its last serial, and since when it may have signed.
+// A key that has retired may have signed before, too: activated_at is of the last time.
 func (q *Queries) ListSeries(ctx context.Context) ([]ListSeriesRow, error) {
 	rows, err := q.db.QueryContext(ctx, listSeries)
 	if err != nil {
@@ -312,7 +314,7 @@ func (q *Queries) ListSeries(ctx context.Context) ([]ListSeriesRow, error) {
 	var items []ListSeriesRow
 	for rows.Next() {
 		var i ListSeriesRow
-		if err := rows.Scan(&i.KeysetID, &i.LastSerial, &i.HaveSigned); err != nil {
+		if err := rows.Scan(&i.KeysetID, &i.LastSerial, &i.SignedSince); err != nil {
 			return nil, err
 		}
 		items = append(items, i)

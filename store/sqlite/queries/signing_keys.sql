@@ -23,13 +23,15 @@ ORDER BY serial;
 SELECT * FROM signing_keys WHERE keyset_id = @keyset_id AND serial = @serial;
 
 -- name: ListSeries :many
--- How far each keyset has come: its last serial, and whether any key has ever
--- signed.
-SELECT keyset_id, CAST(max(serial) AS integer) AS last_serial, CAST(count(activated_at) AS integer) AS have_signed
+-- How far each keyset has come: its last serial, and since when it may have signed.
+-- A key that has retired may have signed before, too: activated_at is of the last time.
+SELECT keyset_id, CAST(max(serial) AS integer) AS last_serial,
+       CAST(coalesce(min(CASE WHEN activated_at IS NULL THEN NULL WHEN retired_at IS NULL THEN activated_at ELSE published_at END), 0) AS integer) AS signed_since
 FROM signing_keys GROUP BY keyset_id;
 
 -- name: GetSeries :one
-SELECT CAST(coalesce(max(serial), 0) AS integer) AS last_serial, CAST(count(activated_at) AS integer) AS have_signed
+SELECT CAST(coalesce(max(serial), 0) AS integer) AS last_serial,
+       CAST(coalesce(min(CASE WHEN activated_at IS NULL THEN NULL WHEN retired_at IS NULL THEN activated_at ELSE published_at END), 0) AS integer) AS signed_since
 FROM signing_keys WHERE keyset_id = @keyset_id;
 
 -- name: LockSigningKey :one
