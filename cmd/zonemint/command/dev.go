@@ -27,8 +27,9 @@ func newDev() *cobra.Command {
 		Short: "Try zonemint out: one process, SQLite, local keys, loopback only",
 		Long: `Run a server for trying things out. It keeps a SQLite database, an instance key
 and the administrator's API token in one folder, listens on loopback without TLS,
-and makes the keysets zone, user and dataplane/default. Delete the folder to start
-afresh. For anything else use "zonemint serve".
+and makes the keysets zone, user and dataplane/default. JWK sets may be kept for
+seconds instead of minutes, so that a rotation can be watched. Delete the folder
+to start afresh. For anything else use "zonemint serve".
 
 Once it listens, the folder holds the files "addr", with the URL for --addr, and
 "admin.token", for --token-file. "addr" goes away when the server ends.`,
@@ -104,6 +105,9 @@ func devConfig(host, listen, data string) config.Config {
 	c.Listen, c.PrivateListen = listen, net.JoinHostPort(host, "0")
 	c.Database = config.Database{SQLite: filepath.Join(data, "zonemint.db"), Migrate: true}
 	c.Log = config.Log{Level: "warn", Format: "text"}
+	// Verifiers are on this machine and somebody watches: a rotation takes
+	// seconds, of which the lease is the longest part.
+	c.LeaseTTL, c.JWKSMaxAge, c.JWKSStaleIfError, c.ClockSkew = 10*time.Second, 5*time.Second, 0, 5*time.Second
 	c.Keysets = []config.Keyset{
 		{Name: "zone", Profile: "zone"}, {Name: "user", Profile: "user"}, {Name: "dataplane/default", Profile: "dataplane"},
 	}
