@@ -187,7 +187,7 @@ func TestABackendThatComesBack(t *testing.T) {
 
 	eventually(t, "readiness says so", func() bool { // and not that the lease has run out
 		ready := s.private("/healthz/ready")
-		return ready.Code == 503 && strings.Contains(ready.Body.String(), "signing backend")
+		return ready.Code == 503 && strings.Contains(ready.Body.String(), "backend")
 	})
 	resp, err := s.issue(t, s.admin)
 	if resp != nil || err == nil {
