@@ -19,11 +19,11 @@ all: generate lint test
 # nothing running.
 .PHONY: test
 test:
-	$(with_servers) go test $(TESTFLAGS) ./...
+	$(with_servers) go test -timeout 30m $(TESTFLAGS) ./...
 
 .PHONY: race
 race:
-	$(with_servers) go test -race $(TESTFLAGS) ./...
+	$(with_servers) go test -race -timeout 30m $(TESTFLAGS) ./...
 
 # Builds without cgo, as releases are, and without it on other systems.
 .PHONY: build
