@@ -119,11 +119,7 @@ func (s *Service) serveJWKS(w http.ResponseWriter, r *http.Request, name string)
 		return
 	}
 	now, lease := s.clock.outlook()
-	most := min(lease, s.cfg.MaxAge)
-	if _, err := ks.Active(); err != nil {
-		most = 0 // its first key will sign as soon as there is one
-	}
-	ks.Set.ServeFor(w, r, s.caching, ks.FreshFor(now, most))
+	ks.Set.ServeFor(w, r, s.caching, ks.FreshFor(now, min(lease, s.cfg.MaxAge)))
 }
 
 // serveDiscovery answers with what of OpenID Connect Discovery 1.0 applies here:

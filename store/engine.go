@@ -228,8 +228,8 @@ type Acknowledgement struct {
 // Series is how far a keyset has come.
 type Series struct {
 	LastSerial int
-	// SignedSince is when the first of its keys began to sign, or earlier, but
-	// not before that key was published; zero if none ever has.
+	// SignedSince is when the first of its keys began to sign, or earlier; zero if
+	// none ever has.
 	SignedSince time.Time
 }
 
@@ -239,7 +239,8 @@ func (s Series) HasSigned() bool { return !s.SignedSince.IsZero() }
 // With returns the series after one of its keys has come to another state.
 func (s Series) With(k SigningKey) Series {
 	since := k.ActivatedAt
-	if !k.RetiredAt.IsZero() { // it may have signed before, too: ActivatedAt is of the last time
+	// Once it has retired it may have signed before, too: ActivatedAt is of the last time.
+	if !k.RetiredAt.IsZero() && k.PublishedAt.Before(since) {
 		since = k.PublishedAt
 	}
 	if !k.ActivatedAt.IsZero() && (!s.HasSigned() || since.Before(s.SignedSince)) {

@@ -46,7 +46,6 @@ func (c *Caching) pick(bound time.Duration) []string {
 func (k *Keyset) plan(more []time.Time) {
 	k.planned = slices.Clone(more)
 	for _, key := range k.Keys {
-		k.signs = k.signs || key.State == store.StateActive || key.State == store.StateRetiring && !key.Imported
 		if key.Imported && !key.TrustedUntil.IsZero() {
 			k.planned = append(k.planned, key.TrustedUntil)
 		}
@@ -67,11 +66,11 @@ func (k *Keyset) NextChange(now time.Time) time.Time {
 }
 
 // FreshFor returns for how long from now the set may be used, if nothing but
-// planned changes end that before most is over. Nobody is to keep a set of which
-// no key has signed: that is of a keyset in the making, whose second key may take
-// over without a wait if nobody has a set without it.
+// planned changes end that before most is over. Nobody is to keep a set while none
+// of its keys signs: the next one will as soon as it may. That of a new keyset may at
+// once, and so may its second key, which nobody has a set without.
 func (k *Keyset) FreshFor(now time.Time, most time.Duration) time.Duration {
-	if !k.signs {
+	if k.active == nil {
 		return 0
 	}
 	if next := k.NextChange(now); !next.IsZero() {

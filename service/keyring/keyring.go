@@ -82,7 +82,6 @@ type Keyset struct {
 	active  *Active
 	standby *Active
 	planned []time.Time // when Set will change; in order
-	signs   bool        // some key of Set does, or did
 }
 
 // Active returns the key that signs.

@@ -27,11 +27,12 @@ func Activation(l *store.Lifecycle, r Rules, k store.SigningKey) Step {
 	return s
 }
 
-// fromTheStart says whether a key was published before any key of the keyset
-// signed. Every set that a verifier may have kept has it then: until a key
-// signs, sets are served with max-age=0.
+// fromTheStart says whether a key is one that the keyset began with and was published
+// before any signed. Every set that a verifier may have kept has it then: while no
+// key signs, sets are served with max-age=0. The rows of those keys are as old as that
+// of the keyset; by the times alone, a clock that was put back could make others pass.
 func fromTheStart(l *store.Lifecycle, k store.SigningKey) bool {
-	return l.Series.HasSigned() && !k.PublishedAt.After(l.Series.SignedSince)
+	return k.CreatedAt.Equal(l.Keyset.CreatedAt) && l.Series.HasSigned() && !k.PublishedAt.After(l.Series.SignedSince)
 }
 
 // cacheTime is how long after a change some verifier may still be using an older

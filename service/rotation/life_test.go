@@ -36,6 +36,7 @@ func settled(edits ...edit) *store.Lifecycle {
 		Now: noon, Generation: 10,
 		Keyset: store.Keyset{
 			ID: uuid.UUID{1}, Name: "zone", Algorithm: "ES256", Backend: "local", Distribution: store.DistributionJWKS,
+			CreatedAt: noon.Add(-3 * day),
 		},
 		Keys:     []store.SigningKey{key(2, store.StateActive), key(3, store.StatePublished)},
 		Series:   store.Series{LastSerial: 3, SignedSince: noon.Add(-30 * day)},

@@ -33,7 +33,7 @@ type server struct {
 	row        store.ReplicaLease // what the database knows
 	loaded     int64
 	kids       []string             // that it serves
-	signs      bool                 // some key of its set does, or did: it may be kept
+	signs      bool                 // a key of its set does: it may be kept
 	lease      time.Time            // until when it says that its sets are good
 	cut        bool                 // it has no touch with the database
 	servedLast map[string]time.Time // when last it served a set without a kid
@@ -43,7 +43,7 @@ func newModel(t *testing.T, seed uint64) *model {
 	m := &model{
 		t: t, r: rand.New(rand.NewPCG(seed, 0)), down: map[string]bool{}, expired: map[int]time.Time{},
 		l: store.Lifecycle{Now: noon, Generation: 1, Keyset: store.Keyset{
-			ID: uuid.UUID{1}, Name: "zone", Algorithm: "ES256", Backend: "local", Distribution: store.DistributionJWKS,
+			ID: uuid.UUID{1}, Name: "zone", Algorithm: "ES256", Backend: "local", Distribution: store.DistributionJWKS, CreatedAt: noon,
 		}},
 	}
 	m.do("create", store.Change{New: []store.NewKey{{Role: store.RolePrimary, Label: m.label()}, {Role: store.RolePrimary, Label: m.label()}}})
@@ -278,15 +278,10 @@ func (m *model) kids() []string {
 	return kids
 }
 
-// signs says whether some key signs, or did, that has not ended.
-func (m *model) signs() bool {
-	return slices.ContainsFunc(m.in(store.StateActive, store.StateRetiring), func(k store.SigningKey) bool { return !k.Imported })
-}
-
 // join starts a replica, which loads the ring before it serves.
 func (m *model) join() {
 	name := string(rune('a' + len(m.replicas)%26))
-	s := &server{loaded: m.l.Generation, kids: m.kids(), signs: m.signs(), servedLast: map[string]time.Time{}}
+	s := &server{loaded: m.l.Generation, kids: m.kids(), signs: m.active(store.RolePrimary) > 0, servedLast: map[string]time.Time{}}
 	s.row = replica(name, m.l.Generation, 0)
 	s.row.LeaseTTL, s.row.CacheFor = time.Duration(1+m.r.IntN(600))*time.Second, time.Duration(m.r.IntN(600))*time.Second
 	s.row.LeaseUntil = m.l.Now.Add(s.row.LeaseTTL)
@@ -302,7 +297,7 @@ func (m *model) beat(s *server) {
 	}
 	s.row.LeaseUntil, s.row.Generation = m.l.Now.Add(s.row.LeaseTTL), s.loaded
 	if m.r.IntN(3) > 0 {
-		s.loaded, s.kids, s.signs = m.l.Generation, m.kids(), m.signs()
+		s.loaded, s.kids, s.signs = m.l.Generation, m.kids(), m.active(store.RolePrimary) > 0
 	}
 	if s.loaded == m.l.Generation {
 		s.lease = s.row.LeaseUntil

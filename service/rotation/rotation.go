@@ -98,6 +98,7 @@ func Steps(l *store.Lifecycle, r Rules) []Step {
 // foretell. What the evidence allows may come later, and earlier only when a
 // key takes over that every verifier has known from the start.
 func Planned(ks store.Keyset, keys []store.SigningKey, r Rules) []time.Time {
+	// It has signed since some time: before its own keys were published will do.
 	l := store.Lifecycle{Keyset: ks, Keys: keys, Series: store.Series{SignedSince: ks.CreatedAt}}
 	var times []time.Time
 	for _, s := range Steps(&l, r) {
@@ -252,14 +253,15 @@ func first(l *store.Lifecycle, role store.Role, heirs []store.SigningKey) (Step,
 		Kind: Activate, Serial: k.Serial, KID: k.KID, At: l.Now, role: role,
 		Reason: "it is the first key of the keyset: no verifier can have an older set",
 	}
-	if successor := func(h store.SigningKey) bool { return h.Serial > k.Serial && h.State == store.StateCreating }; slices.ContainsFunc(candidates, successor) {
+	successor := func(h store.SigningKey) bool { return h.Serial > k.Serial && h.State == store.StateCreating }
+	if slices.ContainsFunc(candidates, successor) && !k.PublishedAt.After(l.Now) { // unless a clock was put back
 		s.At = latest(l.Now, k.PublishedAt.Add(successorTime))
 	}
 	return s, k.State == store.StatePublished
 }
 
-// successorTime is how long a keyset's first key waits for the second one. With
-// both in the first set that verifiers get, the second may take over at any time.
+// successorTime is how long a keyset's first key waits for the second one to be
+// made. With both in the first set that verifiers get, the second needs no wait.
 const successorTime = 5 * time.Second
 
 // next returns the published key that takes over next. It is the one that

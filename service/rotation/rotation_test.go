@@ -89,6 +89,7 @@ func TestSuccession(t *testing.T) {
 		{"being made", settled(unsigned, keys(key(1, store.StateCreating), key(2, store.StateCreating))), []string{"make 1 now", "make 2 now"}, nil},
 		{"first is made", settled(unsigned, keys(key(1, store.StatePublished), key(2, store.StateCreating)), of(1, published(time.Second))), []string{"make 2 now", "activate 1 +4s"}, nil},
 		{"the second takes long", settled(unsigned, keys(key(1, store.StatePublished), key(2, store.StateCreating)), of(1, published(5*time.Second))), []string{"make 2 now", "activate 1 now"}, []string{"1 active"}},
+		{"the clock was put back", settled(unsigned, keys(key(1, store.StatePublished), key(2, store.StateCreating)), of(1, published(-time.Hour))), []string{"make 2 now", "activate 1 now"}, []string{"1 active"}},
 		{"second is made before the first", settled(unsigned, keys(key(1, store.StateCreating), key(2, store.StatePublished))), []string{"make 1 now"}, nil},
 		{"both are made", settled(unsigned, keys(key(1, store.StatePublished), key(2, store.StatePublished))), []string{"activate 1 now"}, []string{"1 active"}},
 		{"first has failed", settled(unsigned, keys(key(2, store.StatePublished))), []string{"activate 2 now"}, []string{"2 active", "new"}},
@@ -172,6 +173,9 @@ func TestTakeoverInTime(t *testing.T) {
 
 		{"asked for at once, known from the start", settled(firstSet, of(3, both(asked, published(time.Minute)))), []string{"activate 3 now"}, []string{"2 retiring", "3 active", "new"}},
 		{"asked for at once, made a moment later", settled(firstSet, of(3, both(asked, published(time.Minute-time.Microsecond)))), []string{"activate 3 +5m30.000001s"}, nil},
+		{"made later, by a clock that was put back", settled(firstSet, of(3, both(asked, func(k *store.SigningKey) {
+			k.CreatedAt, k.PublishedAt = noon.Add(-2*time.Minute), noon.Add(-2*time.Minute)
+		}))), []string{"activate 3 +4m30s"}, nil},
 		{"known from the start, published ahead", settled(firstSet, every(time.Hour), ahead(time.Hour), of(3, published(time.Minute))), []string{"activate 3 +59m"}, nil},
 
 		// Without a key that signs.

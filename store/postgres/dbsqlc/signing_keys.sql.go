@@ -61,7 +61,7 @@ func (q *Queries) GetLastExpiry(ctx context.Context, id uuid.UUID) (time.Time, e
 
 const getSeries = `-- name: GetSeries :one
 SELECT coalesce(max(serial), 0)::integer AS last_serial,
-       coalesce(min(CASE WHEN retired_at IS NULL THEN activated_at ELSE published_at END)
+       coalesce(min(CASE WHEN retired_at IS NULL THEN activated_at ELSE least(activated_at, published_at) END)
                 FILTER (WHERE activated_at IS NOT NULL), 'epoch')::timestamptz AS signed_since
 FROM signing_keys WHERE keyset_id = $1
 `
@@ -307,7 +307,7 @@ func (q *Queries) ListLiveSigningKeys(ctx context.Context) ([]SigningKey, error)
 
 const listSeries = `-- name: ListSeries :many
 SELECT keyset_id, max(serial)::integer AS last_serial,
-       coalesce(min(CASE WHEN retired_at IS NULL THEN activated_at ELSE published_at END)
+       coalesce(min(CASE WHEN retired_at IS NULL THEN activated_at ELSE least(activated_at, published_at) END)
                 FILTER (WHERE activated_at IS NOT NULL), 'epoch')::timestamptz AS signed_since
 FROM signing_keys GROUP BY keyset_id
 `

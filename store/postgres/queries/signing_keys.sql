@@ -26,13 +26,13 @@ SELECT * FROM signing_keys WHERE keyset_id = @keyset_id AND serial = @serial;
 -- How far each keyset has come: its last serial, and since when it may have signed.
 -- A key that has retired may have signed before, too: activated_at is of the last time.
 SELECT keyset_id, max(serial)::integer AS last_serial,
-       coalesce(min(CASE WHEN retired_at IS NULL THEN activated_at ELSE published_at END)
+       coalesce(min(CASE WHEN retired_at IS NULL THEN activated_at ELSE least(activated_at, published_at) END)
                 FILTER (WHERE activated_at IS NOT NULL), 'epoch')::timestamptz AS signed_since
 FROM signing_keys GROUP BY keyset_id;
 
 -- name: GetSeries :one
 SELECT coalesce(max(serial), 0)::integer AS last_serial,
-       coalesce(min(CASE WHEN retired_at IS NULL THEN activated_at ELSE published_at END)
+       coalesce(min(CASE WHEN retired_at IS NULL THEN activated_at ELSE least(activated_at, published_at) END)
                 FILTER (WHERE activated_at IS NOT NULL), 'epoch')::timestamptz AS signed_since
 FROM signing_keys WHERE keyset_id = @keyset_id;
 

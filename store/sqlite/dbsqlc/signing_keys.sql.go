@@ -42,7 +42,7 @@ func (q *Queries) ClaimSigningKey(ctx context.Context, arg ClaimSigningKeyParams
 
 const getSeries = `-- name: GetSeries :one
 SELECT CAST(coalesce(max(serial), 0) AS integer) AS last_serial,
-       CAST(coalesce(min(CASE WHEN activated_at IS NULL THEN NULL WHEN retired_at IS NULL THEN activated_at ELSE published_at END), 0) AS integer) AS signed_since
+       CAST(coalesce(min(CASE WHEN activated_at IS NULL THEN NULL WHEN retired_at IS NULL THEN activated_at ELSE min(activated_at, published_at) END), 0) AS integer) AS signed_since
 FROM signing_keys WHERE keyset_id = ?1
 `
 
@@ -293,7 +293,7 @@ func (q *Queries) ListLiveSigningKeys(ctx context.Context) ([]SigningKey, error)
 
 const listSeries = `-- name: ListSeries :many
 SELECT keyset_id, CAST(max(serial) AS integer) AS last_serial,
-       CAST(coalesce(min(CASE WHEN activated_at IS NULL THEN NULL WHEN retired_at IS NULL THEN activated_at ELSE published_at END), 0) AS integer) AS signed_since
+       CAST(coalesce(min(CASE WHEN activated_at IS NULL THEN NULL WHEN retired_at IS NULL THEN activated_at ELSE min(activated_at, published_at) END), 0) AS integer) AS signed_since
 FROM signing_keys GROUP BY keyset_id
 `
 

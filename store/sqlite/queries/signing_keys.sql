@@ -26,12 +26,12 @@ SELECT * FROM signing_keys WHERE keyset_id = @keyset_id AND serial = @serial;
 -- How far each keyset has come: its last serial, and since when it may have signed.
 -- A key that has retired may have signed before, too: activated_at is of the last time.
 SELECT keyset_id, CAST(max(serial) AS integer) AS last_serial,
-       CAST(coalesce(min(CASE WHEN activated_at IS NULL THEN NULL WHEN retired_at IS NULL THEN activated_at ELSE published_at END), 0) AS integer) AS signed_since
+       CAST(coalesce(min(CASE WHEN activated_at IS NULL THEN NULL WHEN retired_at IS NULL THEN activated_at ELSE min(activated_at, published_at) END), 0) AS integer) AS signed_since
 FROM signing_keys GROUP BY keyset_id;
 
 -- name: GetSeries :one
 SELECT CAST(coalesce(max(serial), 0) AS integer) AS last_serial,
-       CAST(coalesce(min(CASE WHEN activated_at IS NULL THEN NULL WHEN retired_at IS NULL THEN activated_at ELSE published_at END), 0) AS integer) AS signed_since
+       CAST(coalesce(min(CASE WHEN activated_at IS NULL THEN NULL WHEN retired_at IS NULL THEN activated_at ELSE min(activated_at, published_at) END), 0) AS integer) AS signed_since
 FROM signing_keys WHERE keyset_id = @keyset_id;
 
 -- name: LockSigningKey :one
